@@ -1,0 +1,161 @@
+"""The calls: what `POST /jrpc` can be asked."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+from jsonrpcserver import Error
+from jsonrpcserver.result import Result
+from pydantic import ValidationError
+
+from container_manager.api import views
+from container_manager.api.dispatch import Method, guarded
+from container_manager.api.params import CreateParams, JobParams, ListParams, WaitParams
+from container_manager.engine.docker import Engine
+from container_manager.errors import PolicyDenied
+from container_manager.job import Job, Status
+from container_manager.spec import Model, check_policy
+from container_manager.store.jobs import Filter
+from container_manager.work.ledger import Ledger
+from container_manager.work.tracker import Tracker
+
+P = TypeVar("P", bound=Model)
+
+_SIGNATURE = inspect.Signature(
+    [
+        inspect.Parameter("context", inspect.Parameter.POSITIONAL_ONLY),
+        inspect.Parameter("args", inspect.Parameter.VAR_POSITIONAL),
+        inspect.Parameter("kwargs", inspect.Parameter.VAR_KEYWORD),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Call(Generic[P]):
+    """One call of the interface: its name, what it takes and gives, and what it does."""
+
+    name: str
+    params: type[P]
+    gives: Any
+    """The type of the result, for the document that describes the interface."""
+    does: Callable[[P], Awaitable[Any]]
+
+    def method(self) -> Method:
+        """The call as the dispatcher calls it."""
+        run = guarded(self.does)
+        model = self.params
+
+        async def method(context: Any, /, *args: Any, **kwargs: Any) -> Result:
+            del context
+            fields = args[0] if len(args) == 1 and not kwargs else kwargs
+            if type(fields) is not dict or (args and fields is kwargs):
+                return _invalid("params takes one object: [{…}] or {…}", [])
+            try:
+                params = model.model_validate(fields)
+            except ValidationError as error:
+                return _refusal(error, fields)
+            return await run(params)
+
+        # Without it the library inspects the function anew at each call, which costs 7 µs.
+        method.__signature__ = _SIGNATURE  # type: ignore[attr-defined]
+        return method
+
+
+class ContainerService:
+    """Creating containers, and asking after the jobs that do it."""
+
+    def __init__(self, ledger: Ledger, tracker: Tracker, engine: Engine) -> None:
+        """Answer from `ledger`; cancel by way of `tracker`."""
+        self._ledger = ledger
+        self._tracker = tracker
+        self._engine = engine
+
+    def calls(self) -> list[Call[Any]]:
+        """All calls of this service."""
+        name = "ContainerService."
+        return [
+            Call(name + "Create", CreateParams, views.CreateView, self.create),
+            Call(name + "Status", JobParams, views.JobView, self.status),
+            Call(name + "List", ListParams, views.ListView, self.list),
+            Call(name + "Cancel", JobParams, views.JobView, self.cancel),
+            Call(name + "Retry", JobParams, views.JobView, self.retry),
+            Call(name + "Wait", WaitParams, views.WaitView, self.wait),
+        ]
+
+    async def create(self, params: CreateParams) -> views.CreateView:
+        """Queue a container. The answer comes once the job is on disk."""
+        job = await self._ledger.create(params.spec(), params.idempotency_key)
+        return {
+            "job_id": job.id,
+            "message": "Job created successfully",
+            "status": job.status.value,
+        }
+
+    async def status(self, params: JobParams) -> views.JobView:
+        """How a job stands, and what the engine last said of its container."""
+        return self._view(self._ledger.get(params.job_id))
+
+    async def list(self, params: ListParams) -> views.ListView:
+        """The jobs, newest first, page by page.
+
+        A page can hold fewer jobs than its limit, even none, and still have a next_cursor.
+        """
+        wanted = Filter(
+            status=frozenset(map(Status, _several(params.status))),
+            labels=tuple(_label(text) for text in _several(params.label)),
+            since=None if params.since is None else views.parse_time(params.since),
+        )
+        page = await self._ledger.page(wanted, params.limit, params.cursor)
+        return {"jobs": [self._view(job) for job in page.jobs], "next_cursor": page.next_cursor}
+
+    async def cancel(self, params: JobParams) -> views.JobView:
+        """Cancel a job, in whatever phase; one that runs is ended, which Wait awaits."""
+        return self._view(await self._tracker.cancel(params.job_id))
+
+    async def retry(self, params: JobParams) -> views.JobView:
+        """Try a failed, cancelled or lost job again from the start."""
+        return self._view(await self._ledger.retry(params.job_id))
+
+    async def wait(self, params: WaitParams) -> views.WaitView:
+        """Answer when the job is final; after `timeout` seconds with how it stands then."""
+        job = await self._ledger.wait(params.job_id, params.timeout)
+        return {**self._view(job), "timed_out": not job.status.final}
+
+    def _view(self, job: Job) -> views.JobView:
+        return views.job_view(job, self._engine.unavailable)
+
+
+def _several(value: str | list[Any] | None) -> list[Any]:
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def _label(text: str) -> tuple[str, str | None]:
+    key, separator, value = text.partition("=")
+    return key, value if separator else None
+
+
+def _refusal(error: ValidationError, fields: dict[str, Any]) -> Result:
+    """The answer to params that do not fit: what is denied first, then what is wrong, no values."""
+    try:
+        check_policy(fields)
+    except PolicyDenied as denied:
+        return Error(denied.code, denied.message, denied.data)
+    errors = [
+        {"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]}
+        for one in error.errors(include_url=False, include_context=False, include_input=False)
+    ]
+    # In words for the person at the terminal; programs read the list.
+    place, what = (
+        ".".join(map(str, error.errors(include_input=False)[0]["loc"])),
+        str(errors[0]["msg"]),
+    )
+    return _invalid(f"{place}: {what}" if place else what, errors)
+
+
+def _invalid(what: str, errors: list[dict[str, Any]]) -> Result:
+    return Error(-32602, f"Invalid params: {what}", {"name": "invalid_params", "errors": errors})

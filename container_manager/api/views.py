@@ -1,0 +1,157 @@
+"""What the calls give: jobs as callers see them. Times are RFC 3339 in UTC."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from typing_extensions import TypedDict
+
+from container_manager.job import Container, Entry, Job, Status
+
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class ContainerView(TypedDict):
+    """What the engine last said of a job's container."""
+
+    id: str
+    name: str
+    state: str
+    exit_code: int | None
+    oom_killed: bool
+    health: str | None
+    started_at: str | None
+    finished_at: str | None
+    seen_at: str
+
+
+class EntryView(TypedDict):
+    """One line of a job's history."""
+
+    at: str
+    status: str
+    phase: str | None
+    reason: str | None
+    attempt: int
+
+
+class JobView(TypedDict):
+    """A job, as its owner knows it."""
+
+    job_id: str
+    status: str
+    phase: str | None
+    reason: str | None
+    attempts: int
+    node: str
+    image: str
+    type: str
+    name: str
+    labels: dict[str, str]
+    cancel_requested: bool
+    next_attempt_at: str | None
+    container: ContainerView | None
+    created_at: str
+    updated_at: str
+    history: list[EntryView]
+
+
+class CreateView(TypedDict):
+    """A job was queued, and is on disk."""
+
+    job_id: str
+    message: str
+    status: str
+
+
+class WaitView(JobView):
+    """A job that is final, or not yet."""
+
+    timed_out: bool
+
+
+class ListView(TypedDict):
+    """A part of a listing, newest first."""
+
+    jobs: list[JobView]
+    next_cursor: str | None
+
+
+def job_view(job: Job, engine_unavailable: str | None) -> JobView:
+    """The job for its caller.
+
+    Args:
+        job: the job as it is stored.
+        engine_unavailable: why the engine cannot be used at present, if it cannot.
+    """
+    return {
+        "job_id": job.id,
+        "status": job.status.value,
+        "phase": job.phase,
+        "reason": _reason(job, engine_unavailable),
+        "attempts": job.attempts,
+        "node": job.node,
+        "image": job.spec.image,
+        "type": job.spec.type,
+        "name": job.container_name,
+        "labels": job.spec.labels,
+        "cancel_requested": job.cancel_requested,
+        "next_attempt_at": time_view(job.due_at),
+        "container": None if job.container is None else _container_view(job.container),
+        "created_at": _time(job.created_at),
+        "updated_at": _time(job.updated_at),
+        "history": [_entry_view(entry) for entry in job.history],
+    }
+
+
+def _reason(job: Job, engine_unavailable: str | None) -> str | None:
+    """Why the job stands as it does; whoever waits is always told for what."""
+    if job.status.final:
+        return job.reason
+    if engine_unavailable is not None:
+        return f"waiting for the container engine: {engine_unavailable}"
+    if job.status is Status.RUNNING:
+        return "being cancelled" if job.cancel_requested else job.reason
+    if job.due_at is not None:
+        return f"waiting to be tried again: {job.reason}"
+    return "waiting for a free worker"
+
+
+def _container_view(container: Container) -> ContainerView:
+    return {
+        "id": container.id,
+        "name": container.name,
+        "state": container.state,
+        "exit_code": container.exit_code,
+        "oom_killed": container.oom_killed,
+        "health": container.health,
+        "started_at": time_view(container.started_at),
+        "finished_at": time_view(container.finished_at),
+        "seen_at": _time(container.seen_at),
+    }
+
+
+def _entry_view(entry: Entry) -> EntryView:
+    return {
+        "at": _time(entry.at),
+        "status": entry.status.value,
+        "phase": entry.phase,
+        "reason": entry.reason,
+        "attempt": entry.attempt,
+    }
+
+
+def time_view(microseconds: int | None) -> str | None:
+    """A time for people and programs: `2030-01-31T12:00:00.000000Z`."""
+    return None if microseconds is None else _time(microseconds)
+
+
+def _time(microseconds: int) -> str:
+    moment = _EPOCH + timedelta(microseconds=microseconds)
+    return moment.isoformat(timespec="microseconds")[:-6] + "Z"
+
+
+def parse_time(text: str) -> int:
+    """Microseconds since 1970 of a time with an offset."""
+    delta = datetime.fromisoformat(text) - _EPOCH
+    return delta // timedelta(microseconds=1)

@@ -1,0 +1,214 @@
+"""The composition root: what there is, what needs what, and in which order it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import secrets
+import signal
+import sys
+import time
+from contextlib import AsyncExitStack
+from typing import Any
+
+import structlog
+import uvloop
+from aiohttp import web
+
+from container_manager import __version__, node
+from container_manager.api.access import Access, trusted_networks
+from container_manager.api.app import App
+from container_manager.api.dispatch import Dispatcher
+from container_manager.api.methods import ContainerService
+from container_manager.api.metrics import Metrics
+from container_manager.api.openrpc import discovery
+from container_manager.config import Settings, parse_trust
+from container_manager.engine.docker import Engine
+from container_manager.engine.watcher import Watcher
+from container_manager.errors import StorageUnavailable
+from container_manager.store.database import Database
+from container_manager.store.directory import DataDirectory, DirectoryError, secret_file
+from container_manager.store.jobs import MIGRATIONS
+from container_manager.store.sealing import KEY_LENGTH, Seal
+from container_manager.work.active import ActiveJobs
+from container_manager.work.attempt import Deployer
+from container_manager.work.ledger import Ledger
+from container_manager.work.outcomes import Outcomes
+from container_manager.work.queue import JobQueue
+from container_manager.work.tracker import Tracker
+from container_manager.work.workers import Workers
+
+GRACE = 8.0
+"""Seconds that running deployments get at the end: less than the 10 of `docker stop`."""
+
+log = structlog.get_logger()
+
+
+class StartError(Exception):
+    """The daemon cannot start; the message says why and what to do."""
+
+
+def now() -> int:
+    """The time in microseconds since 1970, UTC."""
+    return time.time_ns() // 1000
+
+
+def run(settings: Settings) -> int:
+    """Run the daemon until SIGTERM or SIGINT; gives its exit code.
+
+    Raises:
+        StartError: it cannot start.
+    """
+    _log_to_stderr(settings.log_level)
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        return runner.run(_serve(settings))
+
+
+async def _serve(settings: Settings) -> int:
+    async with AsyncExitStack() as stack:
+        try:
+            directory = DataDirectory(settings.data_dir)
+            stack.callback(directory.close)
+            me = node.Node.from_key(directory.secret("node.key", node.new_key), directory.home)
+            seal = Seal(directory.secret("seal.key", lambda: secrets.token_bytes(KEY_LENGTH)))
+            token = secret_file(settings.token_file, _new_token).decode().strip()
+            database = Database(directory.database, MIGRATIONS)
+        except DirectoryError as error:
+            raise StartError(str(error)) from error
+        except StorageUnavailable as error:
+            raise StartError(f"The job store cannot be opened: {error.message}") from error
+        stack.push_async_callback(database.close)
+
+        engine = Engine(settings.docker_host, now)
+        stack.push_async_callback(engine.close)
+        queue = JobQueue(settings.queue_size)
+        ledger = Ledger(database, seal, queue, me.id, now)
+        active = ActiveJobs()
+        outcomes = Outcomes(ledger, engine)
+        tracker = Tracker(
+            ledger, engine, outcomes, active, node=me.id, home=me.home, settle=settings.settle
+        )
+        deployer = Deployer(ledger, engine, outcomes, seal, me.home, settings.settle)
+        workers = Workers(deployer, queue, tracker, active, settings.worker_count)
+        watcher = Watcher(engine, look=tracker.look_at_everything, hint=tracker.hint)
+        metrics = Metrics(ledger, queue, active, workers, engine)
+
+        def readiness() -> dict[str, Any]:
+            reason = engine.unavailable
+            return {
+                "ready": reason is None,
+                "engine": {"available": reason is None, "reason": reason},
+                "queue": {"waiting": len(queue), "size": queue.size},
+                "workers": {"busy": len(active), "count": workers.count},
+            }
+
+        calls = ContainerService(ledger, tracker, engine).calls()
+        calls.append(discovery(calls))
+        methods = {call.name: call.method() for call in calls}
+        access = Access(
+            token=token,
+            token_file=settings.token_file,
+            require_token=settings.require_token,
+            trusted=trusted_networks(parse_trust(value) for value in settings.trust),
+        )
+        app = App(Dispatcher(methods, metrics.count_call), access, metrics, readiness)
+
+        stopping = _stop_signals()
+        ledger.enqueue_waiting()
+        runner = app.runner()
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await _listen(runner, settings)
+        # What there is now stays: no collection is to walk over it again and again.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(50_000, 20, 50)
+        log.info(
+            "started",
+            version=__version__,
+            node=me.id,
+            address=settings.listen_address,
+            port=runner.addresses[0][1],
+            data_dir=str(directory.path),
+            waiting=len(queue),
+        )
+        async with asyncio.TaskGroup() as group:
+            background = [
+                group.create_task(watcher.run(), name="watcher"),
+                group.create_task(tracker.run(), name="tracker"),
+            ]
+            working = group.create_task(workers.run(), name="workers")
+            await stopping.wait()
+            log.info("stopping", deploying=len(active))
+            for site in list(runner.sites):
+                await site.stop()
+            await workers.drain(GRACE)
+            working.cancel()
+            for task in background:
+                task.cancel()
+        log.info("stopped")
+    return 0
+
+
+async def _listen(runner: web.AppRunner, settings: Settings) -> None:
+    try:
+        await web.TCPSite(runner, settings.listen_address, settings.port, backlog=1024).start()
+    except OSError as error:
+        where = f"{settings.listen_address} port {settings.port}"
+        raise StartError(
+            f"Cannot listen on {where} ({os.strerror(error.errno or 0)}). Choose another with "
+            "--port or --listen-address."
+        ) from error
+
+
+def _stop_signals() -> asyncio.Event:
+    """An event that the first SIGTERM or SIGINT sets; a second one ends the process at once."""
+    stopping = asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def stop(number: signal.Signals) -> None:
+        if stopping.is_set():
+            # What is unfinished is safe on disk: it goes on at the next start.
+            os._exit(128 + number)
+        stopping.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop, number)
+    return stopping
+
+
+def _new_token() -> bytes:
+    return secrets.token_urlsafe(32).encode() + b"\n"
+
+
+def _log_to_stderr(level: str) -> None:
+    """Log one line each: JSON for programs, aligned text for a person at a terminal."""
+    number = logging.getLevelNamesMapping()[level.upper()]
+    person = sys.stderr.isatty()
+    renderer: Any = (
+        structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer()
+    )
+    chain: list[Any] = [
+        structlog.contextvars.merge_contextvars,
+        structlog.processors.add_log_level,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+    ]
+    if not person:
+        chain.append(structlog.processors.format_exc_info)
+    structlog.configure(
+        processors=[*chain, renderer],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+    # The libraries' own messages take the same way.
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            foreign_pre_chain=chain,
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+        )
+    )
+    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)

@@ -1,0 +1,73 @@
+"""Every error that a caller can be told, each with its code, its name and a safe message.
+
+The codes from -32001 to -32010 are stable for ever: programs rely on them. A message says what
+happened and, where something can be done, what to do; it never repeats a value that a caller sent.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+
+class ApplicationError(Exception):
+    """An error with a meaning for the caller. Everything else shows only as "Internal error"."""
+
+    code: ClassVar[int]
+    name: ClassVar[str]
+
+    def __init__(self, message: str, **data: Any) -> None:
+        super().__init__(message)
+        self.message = message
+        self.data: dict[str, Any] = {"name": self.name, **data}
+
+
+class JobNotFound(ApplicationError):
+    """No job has this id."""
+
+    code = -32001
+    name = "job_not_found"
+
+    def __init__(self, job_id: str) -> None:
+        super().__init__("No such job. ContainerService.List shows the jobs that there are.")
+        self.data["job_id"] = job_id
+
+
+class QueueFull(ApplicationError):
+    """As many jobs as the node takes wait for their deployment already."""
+
+    code = -32002
+    name = "queue_full"
+
+    def __init__(self, queue_size: int, retry_after: float) -> None:
+        super().__init__(
+            f"The queue is full: {queue_size} jobs wait to be deployed. "
+            f"Try again in {retry_after:.0f} s, or start the node with a larger --queue-size.",
+            queue_size=queue_size,
+            retry_after=retry_after,
+        )
+
+
+class Conflict(ApplicationError):
+    """What is asked does not go together with what is there."""
+
+    code = -32007
+    name = "conflict"
+
+
+class PolicyDenied(ApplicationError):
+    """The spec asks for something that this node never grants."""
+
+    code = -32009
+    name = "policy_denied"
+
+
+class StorageUnavailable(ApplicationError):
+    """The data directory takes no writes at present: nothing was acknowledged, nothing is lost."""
+
+    code = -32603
+    name = "storage_unavailable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The job store cannot be written ({reason}). Nothing was queued; try again."
+        )

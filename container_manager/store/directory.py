@@ -1,0 +1,81 @@
+"""The data directory: where a node keeps what has to outlive it. One daemon at a time."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+
+class DirectoryError(Exception):
+    """The data directory cannot be used; the message says why and what to do."""
+
+
+class DataDirectory:
+    """A data directory that is ours as long as this object is open."""
+
+    def __init__(self, path: Path) -> None:
+        """Take the directory, making it (mode 0700) where it is missing.
+
+        Raises:
+            DirectoryError: it cannot be made or written, or another daemon has it.
+        """
+        self.path = path.expanduser().absolute()
+        try:
+            self.path.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._lock = os.open(self.path / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        except OSError as error:
+            raise DirectoryError(
+                f"The data directory {self.path} cannot be written ({error.strerror}). "
+                "Name another one with --data-dir, or give this user the right to write it."
+            ) from error
+        try:
+            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            os.close(self._lock)
+            raise DirectoryError(
+                f"The data directory {self.path} is in use by another container-manager. "
+                "Stop that one, or name another directory with --data-dir."
+            ) from error
+
+    @property
+    def home(self) -> str:
+        """`hostname:path`, which no other daemon can be at meanwhile."""
+        return f"{socket.gethostname()}:{self.path}"
+
+    @property
+    def database(self) -> Path:
+        """The file of the job store."""
+        return self.path / "jobs.sqlite"
+
+    def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
+        """The content of the key file `name`, made by `make` on the first start, mode 0600."""
+        return secret_file(self.path / name, make)
+
+    def close(self) -> None:
+        """Let another daemon have it."""
+        os.close(self._lock)
+
+
+def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
+    """The content of a file that only its owner may read, made by `make` where it is missing.
+
+    Raises:
+        DirectoryError: it can be neither read nor made.
+    """
+    try:
+        if not path.exists():
+            # Whole or not at all: a start that is cut short must not leave half a key behind.
+            part = path.with_name(path.name + ".part")
+            with os.fdopen(
+                os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb"
+            ) as file:
+                file.write(make())
+                file.flush()
+                os.fsync(file.fileno())
+            part.rename(path)
+        return path.read_bytes()
+    except OSError as error:
+        raise DirectoryError(f"{path} cannot be read or made ({error.strerror}).") from error

@@ -1,0 +1,255 @@
+"""The jobs' table: a row for each job, found by id, by status and by what has to be followed.
+
+A row's columns are what the database decides by; the rest is one JSON document. The CHECK
+constraints make rows impossible that `container_manager.job` would not write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+import orjson
+
+from container_manager.job import Container, Entry, Job, Phase, Status
+from container_manager.spec import Spec
+from container_manager.store.database import Connection
+
+MIGRATIONS = (
+    """
+    CREATE TABLE job (
+        id          BLOB PRIMARY KEY CHECK (length(id) = 16),
+        node        TEXT NOT NULL,
+        epoch       INTEGER NOT NULL CHECK (epoch >= 1),
+        revision    INTEGER NOT NULL CHECK (revision >= 1),
+        status      TEXT NOT NULL CHECK (
+            status IN ('pending', 'running', 'complete', 'failed', 'cancelled', 'lost')),
+        phase       TEXT CHECK ((phase IS NULL) = (status <> 'running') AND phase IN (
+            'placing', 'pulling', 'creating', 'starting', 'verifying', 'running')),
+        followed    INTEGER NOT NULL CHECK (followed IN (0, 1)),
+        created_at  INTEGER NOT NULL,
+        updated_at  INTEGER NOT NULL,
+        spec        BLOB NOT NULL,
+        sealed_env  BLOB,
+        body        BLOB NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX job_status ON job (status, id);
+    CREATE INDEX job_followed ON job (id) WHERE followed = 1;
+
+    CREATE TABLE idempotency (
+        key         TEXT PRIMARY KEY,
+        fingerprint BLOB NOT NULL,
+        job_id      BLOB NOT NULL CHECK (length(job_id) = 16),
+        expires_at  INTEGER NOT NULL
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX idempotency_expires_at ON idempotency (expires_at);
+    """,
+)
+
+_COLUMNS = (
+    "id, node, epoch, revision, status, phase, followed, created_at, updated_at, spec, sealed_env,"
+    " body"
+)
+_INSERT = f"INSERT OR IGNORE INTO job ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+_SELECT = f"SELECT {_COLUMNS} FROM job"  # noqa: S608 - a constant
+_SELECT_ONE = f"{_SELECT} WHERE id = ?"
+_UPDATE = """
+    UPDATE job SET node = ?2, epoch = ?3, revision = ?4, status = ?5, phase = ?6, followed = ?7,
+        created_at = ?8, updated_at = ?9, spec = ?10, sealed_env = ?11, body = ?12
+    WHERE id = ?1
+"""
+
+SCAN_LIMIT = 5000
+"""Rows that one page looks at: a filter that fits few jobs answers with a short page instead of
+holding the reader for long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Filter:
+    """Which jobs a listing shows."""
+
+    status: frozenset[Status] = frozenset()
+    """Any of these; all when empty."""
+    labels: tuple[tuple[str, str | None], ...] = ()
+    """All of these; a value of None asks only that the label is there."""
+    since: int | None = None
+    """Made at this time or later, in microseconds."""
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A part of a listing, newest first."""
+
+    jobs: list[Job]
+    next_cursor: str | None
+    """Where the next part begins: hand it back. None at the end."""
+
+
+# -- rows ------------------------------------------------------------------------------------------
+
+
+def row(job: Job) -> tuple[Any, ...]:
+    """The job as the table keeps it."""
+    return (
+        UUID(job.id).bytes,
+        job.node,
+        job.epoch,
+        job.revision,
+        job.status.value,
+        job.phase,
+        int(job.followed),
+        job.created_at,
+        job.updated_at,
+        encode_spec(job.spec),
+        job.sealed_env,
+        _body(job),
+    )
+
+
+def encode_spec(spec: Spec) -> bytes:
+    """The spec as stored: what differs from the defaults, and never the environment."""
+    return spec.model_dump_json(exclude={"env"}, exclude_defaults=True).encode()
+
+
+def _body(job: Job) -> bytes:
+    body: dict[str, Any] = {
+        "history": [(e.at, e.status, e.phase, e.reason, e.attempt) for e in job.history]
+    }
+    for name in ("reason", "attempts", "failures", "due_at", "cancel_requested", "timed_out"):
+        if value := getattr(job, name):
+            body[name] = value
+    if job.container is not None:
+        body["container"] = job.container
+    return orjson.dumps(body)
+
+
+def _job(values: tuple[Any, ...]) -> Job:
+    id_, node, epoch, revision, status, phase, _, created_at, updated_at, spec, sealed, body = (
+        values
+    )
+    document = orjson.loads(body)
+    container = document.pop("container", None)
+    history = document.pop("history")
+    return Job(
+        id=str(UUID(bytes=id_)),
+        node=node,
+        epoch=epoch,
+        revision=revision,
+        status=Status(status),
+        phase=phase and Phase(phase),
+        created_at=created_at,
+        updated_at=updated_at,
+        spec=Spec.model_validate_json(spec),
+        sealed_env=sealed,
+        container=container and Container(**container),
+        history=tuple(
+            Entry(at, Status(status), phase and Phase(phase), reason, attempt)
+            for at, status, phase, reason, attempt in history
+        ),
+        **document,
+    )
+
+
+# -- reading and writing ---------------------------------------------------------------------------
+
+
+def insert(connection: Connection, values: tuple[Any, ...]) -> bool:
+    """Keep a new job, given as its `row`; False where a job of that id is there already."""
+    connection.execute(_INSERT, values)
+    return connection.changes() == 1
+
+
+def update(connection: Connection, job: Job) -> None:
+    """Keep a job's newer state."""
+    connection.execute(_UPDATE, row(job))
+
+
+def get(connection: Connection, job_id: str) -> Job | None:
+    """The job of this id."""
+    values = connection.execute(_SELECT_ONE, (UUID(job_id).bytes,)).get
+    return None if values is None else _job(values)
+
+
+def waiting(connection: Connection) -> Iterator[tuple[str, int | None]]:
+    """Id and due time of all jobs that need a worker: those cut short first, then by age."""
+    interrupted = "SELECT id, body FROM job WHERE status = 'running' AND followed = 0 ORDER BY id"
+    pending = "SELECT id, body FROM job WHERE status = 'pending' ORDER BY id"
+    for query in (interrupted, pending):
+        for id_, body in connection.execute(query):
+            yield str(UUID(bytes=id_)), orjson.loads(body).get("due_at")
+
+
+def followed_ids(connection: Connection) -> list[str]:
+    """The ids of all jobs whose containers have to be watched."""
+    rows = connection.execute("SELECT id FROM job WHERE followed = 1")
+    return [str(UUID(bytes=id_)) for (id_,) in rows]
+
+
+def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None) -> Page:
+    """Up to `limit` jobs that fit `wanted`, older than the one `cursor` names, newest first."""
+    before = UUID(cursor).bytes if cursor else b"\xff" * 16
+    since = (wanted.since or 0) // 1000
+    # A UUIDv7 begins with the milliseconds of its making.
+    oldest = since.to_bytes(6, "big") + bytes(10)
+    jobs: list[Job] = []
+    rows = _newest_first(connection, wanted.status, oldest, before)
+    for looked_at, values in enumerate(rows, start=1):
+        before = values[0]
+        job = _job(values)
+        if _fits(job, wanted):
+            jobs.append(job)
+        if len(jobs) == limit or looked_at == SCAN_LIMIT:
+            return Page(jobs, str(UUID(bytes=before)))
+    return Page(jobs, None)
+
+
+def _newest_first(
+    connection: Connection, status: frozenset[Status], oldest: bytes, before: bytes
+) -> Iterator[tuple[Any, ...]]:
+    if not status:
+        query = f"{_SELECT} WHERE id >= ? AND id < ? ORDER BY id DESC"
+        yield from connection.execute(query, (oldest, before))
+        return
+    # A branch for each status walks its own stretch of the index; the merge needs no sorting.
+    branch = "SELECT id FROM job WHERE status = ? AND id >= ? AND id < ?"
+    union = " UNION ALL ".join([branch] * len(status))
+    ids = f"{union} ORDER BY id DESC LIMIT {SCAN_LIMIT}"
+    parameters = [value for s in sorted(status) for value in (s.value, oldest, before)]
+    for (id_,) in connection.execute(ids, parameters):
+        if (values := connection.execute(_SELECT_ONE, (id_,)).get) is not None:
+            yield values
+
+
+def _fits(job: Job, wanted: Filter) -> bool:
+    if wanted.since is not None and job.created_at < wanted.since:
+        return False
+    labels = job.spec.labels
+    return all(key in labels and value in (None, labels[key]) for key, value in wanted.labels)
+
+
+# -- idempotency keys ------------------------------------------------------------------------------
+
+
+def recall(connection: Connection, key: str, now: int) -> tuple[bytes, str] | None:
+    """The fingerprint and the job's id that were kept under this key, unless it has expired."""
+    query = "SELECT fingerprint, job_id FROM idempotency WHERE key = ? AND expires_at > ?"
+    found = connection.execute(query, (key, now)).get
+    return None if found is None else (found[0], str(UUID(bytes=found[1])))
+
+
+def remember(
+    connection: Connection,
+    key: str,
+    fingerprint: bytes,
+    job_id: str,
+    now: int,
+    expires_at: int,
+) -> None:
+    """Keep a key until it expires, and drop those that have."""
+    connection.execute("DELETE FROM idempotency WHERE expires_at <= ?", (now,))
+    connection.execute(
+        "INSERT INTO idempotency VALUES (?, ?, ?, ?)",
+        (key, fingerprint, UUID(job_id).bytes, expires_at),
+    )

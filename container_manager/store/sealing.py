@@ -1,0 +1,66 @@
+"""Sealing: values of `env` are closed wherever they are stored, and opened to make a container.
+
+ChaCha20-Poly1305 (RFC 8439) under a key from the data directory, each value bound to its job, so
+that what was sealed for one job does not open for another. Fingerprints are keyed as well: without
+the key nobody can test a guess against one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import os
+
+import orjson
+from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+KEY_LENGTH = 32
+_NONCE_LENGTH = 12
+
+
+class SealBroken(Exception):
+    """The environment does not open with this node's key: the key file was replaced."""
+
+
+class Seal:
+    """Seals and opens environments, and takes fingerprints of what callers sent."""
+
+    def __init__(self, key: bytes) -> None:
+        """Derive one key for each use from the 32 bytes of the key file."""
+        self._cipher = ChaCha20Poly1305(_derived(key, b"environment"))
+        self._fingerprint_key = _derived(key, b"fingerprint")
+
+    def close(self, env: dict[str, str], job_id: str) -> bytes | None:
+        """Seal an environment for one job; None where there is nothing to seal."""
+        if not env:
+            return None
+        nonce = os.urandom(_NONCE_LENGTH)
+        return nonce + self._cipher.encrypt(nonce, orjson.dumps(env), job_id.encode())
+
+    def open(self, sealed: bytes | None, job_id: str) -> dict[str, str]:
+        """The environment that was sealed for this job.
+
+        Raises:
+            SealBroken: it was sealed with another key, or for another job.
+        """
+        if sealed is None:
+            return {}
+        nonce, ciphertext = sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:]
+        try:
+            plain = self._cipher.decrypt(nonce, ciphertext, job_id.encode())
+        except InvalidTag as error:
+            raise SealBroken("the environment does not open with this node's key") from error
+        env: dict[str, str] = orjson.loads(plain)
+        return env
+
+    def fingerprint(self, content: bytes) -> bytes:
+        """32 bytes that tell whether two contents are the same, and nothing else about them."""
+        return hmac.digest(self._fingerprint_key, content, hashlib.sha256)
+
+
+def _derived(key: bytes, use: bytes) -> bytes:
+    info = b"container-manager " + use
+    return HKDF(algorithm=SHA256(), length=KEY_LENGTH, salt=None, info=info).derive(key)

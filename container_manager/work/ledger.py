@@ -1,0 +1,266 @@
+"""The ledger: the one door through which a job comes to be and changes.
+
+Each change is a pure step of `container_manager.job`, applied to the job as the store has it,
+inside the transaction that writes it: two changes at once cannot overwrite each other, and none is
+reported before it is on disk. After the commit the queue and those who wait are told, whether or
+not the one who asked is still there.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from uuid import UUID
+
+import orjson
+
+from container_manager.errors import Conflict, JobNotFound
+from container_manager.job import Job, Status
+from container_manager.spec import Spec
+from container_manager.store import jobs
+from container_manager.store.database import Connection, Database
+from container_manager.store.sealing import Seal
+from container_manager.work.ids import JobIds
+from container_manager.work.queue import JobQueue
+
+IDEMPOTENCY_SECONDS = 24 * 3600
+MAX_WAITERS = 2000
+"""Callers that may wait for jobs at a time: each holds a connection."""
+
+Step = Callable[[Job], Job]
+
+
+class Ledger:
+    """All jobs of this node, behind the rules by which they change."""
+
+    def __init__(
+        self, database: Database, seal: Seal, queue: JobQueue, node: str, now: Callable[[], int]
+    ) -> None:
+        """Keep the jobs of `node` in `database`.
+
+        Args:
+            database: the open job store.
+            seal: closes the environments of new jobs.
+            queue: is told what waits for a worker.
+            node: this node's id, the owner of its jobs.
+            now: the time in microseconds since 1970, UTC.
+        """
+        self._database = database
+        self._seal = seal
+        self._queue = queue
+        self._node = node
+        self._ids = JobIds()
+        self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
+        self._waiting_callers = 0
+        self.now = now
+        self.created = 0
+        """Jobs made since the start."""
+        self.outcomes: Counter[Status] = Counter()
+        """Jobs that have come to each final status since the start."""
+
+    # -- making and changing -------------------------------------------------------------------
+
+    async def create(self, spec: Spec, idempotency_key: str | None = None) -> Job:
+        """Keep a new job and give it once it is on disk; with a known key, the job of that key.
+
+        Raises:
+            QueueFull: too many jobs wait.
+            Conflict: the key was used for another spec.
+            StorageUnavailable: it could not be written; nothing was queued.
+        """
+        if idempotency_key is not None and (known := self._recall(idempotency_key, spec)):
+            return known
+        now = self.now()
+        job_id = self._ids.new(now)
+        self._queue.admit(job_id)
+        sealed = self._seal.close(spec.env, job_id)
+        job = Job.new(id=job_id, node=self._node, spec=spec, sealed_env=sealed, now=now)
+        values = jobs.row(job)
+
+        def insert(connection: Connection) -> str:
+            if idempotency_key is not None:
+                fingerprint = self._fingerprint(spec)
+                if (kept := jobs.recall(connection, idempotency_key, now)) is not None:
+                    return _same(kept, fingerprint)
+                expires_at = now + IDEMPOTENCY_SECONDS * 1_000_000
+                jobs.remember(connection, idempotency_key, fingerprint, job_id, now, expires_at)
+            jobs.insert(connection, values)
+            return job_id
+
+        written = self._database.write(insert)
+        written.add_done_callback(partial(self._after_create, job_id))
+        kept_id = await asyncio.shield(written)
+        return job if kept_id == job_id else self.get(kept_id)
+
+    def change(self, job_id: str, step: Step) -> asyncio.Future[Job]:
+        """Apply `step` to the job; awaiting gives the job as it is then, once that is on disk.
+
+        A step that returns the job it was given changes nothing. The write happens also when the
+        one who awaits it is cancelled.
+
+        Raises (when awaited):
+            JobNotFound: there is none of this id.
+            Conflict: the step refuses.
+            StorageUnavailable: it could not be written; the job is as it was.
+        """
+
+        def apply(connection: Connection) -> tuple[Job, Job]:
+            before = jobs.get(connection, job_id)
+            if before is None:
+                raise JobNotFound(job_id)
+            after = step(before)
+            if after is not before:
+                jobs.update(connection, after)
+            return before, after
+
+        outer: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        self._database.write(apply).add_done_callback(partial(self._after_change, outer))
+        return outer
+
+    async def retry(self, job_id: str) -> Job:
+        """Let a job that has ended be tried again from the start.
+
+        Raises:
+            JobNotFound: there is none of this id.
+            Conflict: it has not ended, or it is complete.
+            QueueFull: too many jobs wait.
+        """
+        self.get(job_id).retried(self.now())  # a refusal is not to depend on a full queue
+        self._queue.check_room()
+        return await self.change(job_id, lambda job: job.retried(self.now()))
+
+    async def restore(self, job: Job) -> None:
+        """Keep a job that was found by its container's labels, unless it is known after all."""
+        sealed = self._seal.close(job.spec.env, job.id)
+        values = jobs.row(replace(job, sealed_env=sealed))
+        if await self._database.write(lambda c: jobs.insert(c, values)) and job.needs_worker:
+            self._queue.add(job.id)
+
+    # -- reading -------------------------------------------------------------------------------
+
+    def find(self, job_id: str) -> Job | None:
+        """The job of this id, if there is one."""
+        try:
+            canonical = str(UUID(job_id))
+        except ValueError:
+            return None
+        return self._database.read(lambda connection: jobs.get(connection, canonical))
+
+    def get(self, job_id: str) -> Job:
+        """The job of this id.
+
+        Raises:
+            JobNotFound: there is none.
+        """
+        if (job := self.find(job_id)) is None:
+            raise JobNotFound(job_id)
+        return job
+
+    async def page(self, wanted: jobs.Filter, limit: int, cursor: str | None) -> jobs.Page:
+        """A part of a listing, newest first."""
+        return await self._database.scan(
+            lambda connection: jobs.page(connection, wanted, limit, cursor)
+        )
+
+    async def followed_ids(self) -> list[str]:
+        """The ids of all jobs whose containers have to be watched."""
+        return await self._database.scan(jobs.followed_ids)
+
+    def enqueue_waiting(self) -> None:
+        """Queue every job that needs a worker, as at a start."""
+        for job_id, due_at in self._database.read(lambda c: list(jobs.waiting(c))):
+            self._queue.add(job_id, self._delay(due_at))
+
+    async def wait(self, job_id: str, timeout: float) -> Job:
+        """The job once it is final, or as it is after `timeout` seconds.
+
+        Raises:
+            JobNotFound: there is none.
+            Conflict: too many callers wait already.
+        """
+        job = self.get(job_id)
+        if job.status.final or timeout <= 0:
+            return job
+        if self._waiting_callers >= MAX_WAITERS:
+            raise Conflict(
+                f"{MAX_WAITERS} callers wait for jobs already; ask for the Status instead.",
+                limit=MAX_WAITERS,
+            )
+        future: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
+        # No await stands between the look above and this line, so no change is missed.
+        waiters = self._waiters.setdefault(job.id, set())
+        waiters.add(future)
+        self._waiting_callers += 1
+        try:
+            async with asyncio.timeout(timeout):
+                return await future
+        except TimeoutError:
+            return self.get(job.id)
+        finally:
+            self._waiting_callers -= 1
+            waiters.discard(future)
+            if not waiters and self._waiters.get(job.id) is waiters:
+                del self._waiters[job.id]
+
+    # -- after a commit ------------------------------------------------------------------------
+
+    def _after_create(self, job_id: str, written: asyncio.Future[str]) -> None:
+        if written.exception() is None and written.result() == job_id:
+            self.created += 1
+            self._queue.add(job_id)
+        else:
+            self._queue.discard(job_id)
+
+    def _after_change(
+        self, outer: asyncio.Future[Job], written: asyncio.Future[tuple[Job, Job]]
+    ) -> None:
+        if (error := written.exception()) is not None:
+            if not outer.cancelled():
+                outer.set_exception(error)
+            return
+        before, after = written.result()
+        if after.status is not before.status:
+            self._tell(after)
+        if not outer.cancelled():
+            outer.set_result(after)
+
+    def _tell(self, job: Job) -> None:
+        """Tell of a job's new status."""
+        if job.status is Status.PENDING:
+            self._queue.add(job.id, self._delay(job.due_at))
+            return
+        self._queue.discard(job.id)
+        if job.status.final:
+            self.outcomes[job.status] += 1
+            for future in self._waiters.pop(job.id, ()):
+                if not future.done():
+                    future.set_result(job)
+
+    def _delay(self, due_at: int | None) -> float:
+        return 0.0 if due_at is None else max(0.0, (due_at - self.now()) / 1e6)
+
+    # -- idempotency keys ----------------------------------------------------------------------
+
+    def _recall(self, key: str, spec: Spec) -> Job | None:
+        """The job of a key, looked up before a place in the queue is asked for."""
+        now = self.now()
+        kept = self._database.read(lambda connection: jobs.recall(connection, key, now))
+        return None if kept is None else self.get(_same(kept, self._fingerprint(spec)))
+
+    def _fingerprint(self, spec: Spec) -> bytes:
+        document = spec.model_dump()
+        return self._seal.fingerprint(orjson.dumps(document, option=orjson.OPT_SORT_KEYS))
+
+
+def _same(kept: tuple[bytes, str], fingerprint: bytes) -> str:
+    """The id of the job that was kept under a key, if it was made from the same spec."""
+    if kept[0] != fingerprint:
+        raise Conflict(
+            "The idempotency_key was used within 24 hours for another spec. Use a new key.",
+            field="idempotency_key",
+            job_id=kept[1],
+        )
+    return kept[1]

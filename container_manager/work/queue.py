@@ -1,0 +1,108 @@
+"""The queue: which jobs wait for a worker, in the order of their coming, and how many there may be.
+
+Only ids are held: the jobs themselves are in the store, and a worker reads one when its turn
+comes. Everything here can be made anew from the store at any time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+
+from container_manager.errors import QueueFull
+
+_FIRST_GUESS = 1.0
+_LONGEST_WAIT = 600.0
+
+
+class JobQueue:
+    """Ids of jobs that are not yet deployed. Used in one event loop."""
+
+    def __init__(self, size: int) -> None:
+        """Let `size` jobs wait; those that come back for another attempt are always let in."""
+        self.size = size
+        self._loop = asyncio.get_running_loop()
+        # A waiting job's timer while it is not due, else None.
+        self._waiting: dict[str, asyncio.TimerHandle | None] = {}
+        self._ready: deque[str] = deque()
+        self._takers: deque[asyncio.Future[None]] = deque()
+        self._pace = _FIRST_GUESS
+        self._last_taken: float | None = None
+
+    def __len__(self) -> int:
+        """How many jobs wait, those not yet due included."""
+        return len(self._waiting)
+
+    def admit(self, job_id: str) -> None:
+        """Hold a place for a job that is being written.
+
+        Raises:
+            QueueFull: there is none.
+        """
+        self.check_room()
+        self._waiting[job_id] = None
+
+    def check_room(self) -> None:
+        """Make sure that another job may wait.
+
+        Raises:
+            QueueFull: it may not.
+        """
+        if len(self._waiting) >= self.size:
+            raise QueueFull(self.size, self.expected_wait())
+
+    def add(self, job_id: str, delay: float = 0.0) -> None:
+        """Let a job wait for a worker, from `delay` seconds from now."""
+        self._drop_timer(job_id)
+        if delay > 0:
+            self._waiting[job_id] = self._loop.call_later(delay, self.add, job_id)
+            return
+        self._waiting[job_id] = None
+        self._ready.append(job_id)
+        self._wake_one()
+
+    def discard(self, job_id: str) -> None:
+        """Let a job wait no longer, if it does."""
+        self._drop_timer(job_id)
+        self._waiting.pop(job_id, None)
+
+    async def take(self) -> str:
+        """Wait for the next job that is due, and take it out."""
+        while True:
+            while self._ready:
+                job_id = self._ready.popleft()
+                if job_id in self._waiting and self._waiting[job_id] is None:
+                    del self._waiting[job_id]
+                    self._note_pace()
+                    return job_id
+            taker = self._loop.create_future()
+            self._takers.append(taker)
+            try:
+                await taker
+            except asyncio.CancelledError:
+                # The wake-up that this one does not use any more belongs to another.
+                if taker.done() and not taker.cancelled():
+                    self._wake_one()
+                raise
+
+    def expected_wait(self) -> float:
+        """Seconds until a place is likely to be free."""
+        return min(max(self._pace, 1.0), _LONGEST_WAIT)
+
+    def _wake_one(self) -> None:
+        while self._takers:
+            taker = self._takers.popleft()
+            if not taker.done():
+                taker.set_result(None)
+                return
+
+    def _drop_timer(self, job_id: str) -> None:
+        if (timer := self._waiting.get(job_id)) is not None:
+            timer.cancel()
+
+    def _note_pace(self) -> None:
+        """Keep a moving average of the seconds between two jobs taken."""
+        now = self._loop.time()
+        if self._last_taken is not None:
+            self._pace += 0.2 * (now - self._last_taken - self._pace)
+        self._last_taken = now
