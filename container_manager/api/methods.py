@@ -10,6 +10,7 @@ from typing import Any, Generic, TypeVar
 from jsonrpcserver import Error
 from jsonrpcserver.result import Result
 from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 
 from container_manager.api import views
 from container_manager.api.dispatch import Method, guarded
@@ -146,7 +147,7 @@ def _refusal(error: ValidationError, fields: dict[str, Any]) -> Result:
     except PolicyDenied as denied:
         return Error(denied.code, denied.message, denied.data)
     errors = [
-        {"loc": list(one["loc"]), "msg": one["msg"], "type": one["type"]}
+        {"loc": list(one["loc"]), "msg": _words(one), "type": one["type"]}
         for one in error.errors(include_url=False, include_context=False, include_input=False)
     ]
     # In words for the person at the terminal; programs read the list.
@@ -155,6 +156,12 @@ def _refusal(error: ValidationError, fields: dict[str, Any]) -> Result:
         str(errors[0]["msg"]),
     )
     return _invalid(f"{place}: {what}" if place else what, errors)
+
+
+def _words(error: ErrorDetails) -> str:
+    if error["type"] == "extra_forbidden":
+        return "unknown field; rpc.discover describes those that there are"
+    return error["msg"].removeprefix("Value error, ")
 
 
 def _invalid(what: str, errors: list[dict[str, Any]]) -> Result:
