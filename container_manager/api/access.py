@@ -17,16 +17,25 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal
 
+from multidict import istr
+
 Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
-_FORWARDING = (
-    "Forwarded",
-    "Via",
-    "X-Forwarded-For",
-    "X-Forwarded-Host",
-    "X-Forwarded-Proto",
-    "X-Real-IP",
+# As `istr`, which a request's headers look up without folding the case anew each time.
+_HOST, _ORIGIN, _AUTHORIZATION = istr("Host"), istr("Origin"), istr("Authorization")
+_FORWARDING = tuple(
+    map(
+        istr,
+        (
+            "Forwarded",
+            "Via",
+            "X-Forwarded-For",
+            "X-Forwarded-Host",
+            "X-Forwarded-Proto",
+            "X-Real-IP",
+        ),
+    )
 )
 
 
@@ -77,13 +86,13 @@ class Access:
         Raises:
             Denied: 403 for what comes from a foreign page, 401 for a missing or wrong token.
         """
-        host = headers.get("Host", "")
-        origin = headers.get("Origin")
+        host = headers.get(_HOST, "")
+        origin = headers.get(_ORIGIN)
         if origin is not None and origin.partition("://")[2].lower() != host.lower():
             raise Denied(
                 403, "foreign_origin", "Calls from pages of other origins are not answered."
             )
-        if (given := headers.get("Authorization")) is not None:
+        if (given := headers.get(_AUTHORIZATION)) is not None:
             scheme, _, token = given.partition(" ")
             if scheme.lower() == "bearer" and hmac.compare_digest(
                 token.strip().encode(errors="replace"), self._token

@@ -1,8 +1,9 @@
 """From a body to the body that answers it: JSON-RPC 2.0 by the letter.
 
-jsonrpcserver finds and calls the method. Each element of a batch is dispatched by itself, because
-the library would refuse a whole batch for one bad element, where section 6 of the specification
-wants the others answered.
+jsonrpcserver calls the method and makes the response. Each element of a batch is dispatched by
+itself, because the library would refuse a whole batch for one bad element, where section 6 of the
+specification wants the others answered. Its check of the arguments against the signature is left
+out: each method here takes whatever comes and refuses by its model, in words that name the field.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any, cast
 import orjson
 import structlog
 from jsonrpcserver import Error, Success
-from jsonrpcserver.async_dispatcher import dispatch_request
+from jsonrpcserver.async_dispatcher import call
 from jsonrpcserver.dispatcher import to_response
 from jsonrpcserver.response import to_serializable_one
 from jsonrpcserver.result import Result
@@ -61,25 +62,25 @@ class Dispatcher:
 
     async def _answer(self, element: Any, context: Any) -> dict[str, Any] | None:
         try:
-            call = request(element)
+            wanted = request(element)
         except InvalidRequest as error:
             self._observe("unknown", -32600)
             return _error(-32600, "Invalid Request", "", error.id)
-        if call.method not in self._methods:
+        if (method := self._methods.get(wanted.method)) is None:
             self._observe("unknown", -32601)
-            return None if call.id is NOID else _error(-32601, "Method not found", "", call.id)
-        _, result = await dispatch_request(self._methods, context, call)
+            return None if wanted.id is NOID else _error(-32601, "Method not found", "", wanted.id)
+        result = await call(wanted, context, method)
         failed = isinstance(result, Left)
-        self._observe(call.method, result._error.code if failed else 0)  # noqa: SLF001 - oslash
-        if call.id is NOID:
+        self._observe(wanted.method, result._error.code if failed else 0)  # noqa: SLF001 - oslash
+        if wanted.id is NOID:
             return None
-        return cast("dict[str, Any]", to_serializable_one(to_response(call, result)))
+        return cast("dict[str, Any]", to_serializable_one(to_response(wanted, result)))
 
 
 def guarded(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Result]]:
     """Turn what a method gives or raises into a result; no unexpected error's text goes out."""
 
-    async def call(*args: Any, **kwargs: Any) -> Result:
+    async def guarding(*args: Any, **kwargs: Any) -> Result:
         try:
             return Success(await method(*args, **kwargs))
         except ApplicationError as error:
@@ -88,7 +89,7 @@ def guarded(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Re
             log.exception("call broke", method=getattr(method, "__qualname__", str(method)))
             return Error(-32603, "Internal error", {"name": "internal_error"})
 
-    return call
+    return guarding
 
 
 def _error(code: int, message: str, reason: str, id_: Any) -> dict[str, Any]:

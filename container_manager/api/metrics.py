@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable
 
 from prometheus_client import (
     CollectorRegistry,
-    Counter,
     GCCollector,
     PlatformCollector,
     ProcessCollector,
@@ -43,13 +43,7 @@ class Metrics(Collector):
         self._workers = workers
         self._engine = engine
         self._registry = CollectorRegistry()
-        self._requests = Counter(
-            "container_manager_requests",
-            "JSON-RPC requests, by method and error code (0: answered).",
-            ("method", "code"),
-            registry=self._registry,
-        )
-        self._by_call: dict[tuple[str, int], Counter] = {}
+        self._calls: Counter[tuple[str, int]] = Counter()
         self._registry.register(self)
         ProcessCollector(registry=self._registry)
         PlatformCollector(registry=self._registry)
@@ -57,10 +51,7 @@ class Metrics(Collector):
 
     def count_call(self, method: str, code: int) -> None:
         """Count one call."""
-        counter = self._by_call.get((method, code))
-        if counter is None:
-            counter = self._by_call[method, code] = self._requests.labels(method, str(code))
-        counter.inc()
+        self._calls[method, code] += 1
 
     def text(self) -> bytes:
         """All figures in Prometheus's text format."""
@@ -80,6 +71,14 @@ class Metrics(Collector):
         yield _gauge(name + "workers_busy", "Workers that deploy now.", len(self._active))
         up = self._engine.unavailable is None
         yield _gauge(name + "engine_up", "1 while the engine can be used.", int(up))
+        calls = CounterMetricFamily(
+            name + "requests",
+            "JSON-RPC requests, by method and error code (0: answered).",
+            labels=("method", "code"),
+        )
+        for (method, code), number in self._calls.items():
+            calls.add_metric([method, str(code)], number)
+        yield calls
         created = CounterMetricFamily(name + "jobs_created", "Jobs created since the start.")
         created.add_metric([], self._ledger.created)
         yield created

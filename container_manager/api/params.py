@@ -40,11 +40,6 @@ class CreateParams(Spec):
         "another spec it answers -32007.",
     )
 
-    def spec(self) -> Spec:
-        """The spec alone."""
-        fields = {name: getattr(self, name) for name in Spec.model_fields}
-        return Spec.model_construct(_fields_set=self.model_fields_set & fields.keys(), **fields)
-
 
 class JobParams(Model):
     """A call about one job."""

@@ -13,8 +13,10 @@ from __future__ import annotations
 import asyncio
 import queue
 import threading
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -27,10 +29,54 @@ Connection = apsw.Connection
 Operation = Callable[[Connection], T]
 
 MAX_GROUP = 1024
-"""Operations in one commit at most: bounds how long the first of them waits for the last."""
+"""Operations after which a commit takes no more: bounds how long the first waits for the last."""
 
-_Pending = tuple[Operation[Any], "asyncio.Future[Any]"]
-_Settled = tuple["asyncio.Future[Any]", Any, BaseException | None]
+Then = Callable[[Any, BaseException | None], None]
+"""Told in the event loop what an operation gave or raised, whether or not anybody awaits it."""
+
+
+class Table:
+    """A table to which rows are appended, many by one statement."""
+
+    _SIZES = (64, 16, 4, 1)
+
+    def __init__(self, name: str, columns: str) -> None:
+        """Name the table and, with commas between, the columns that a row gives."""
+        row = f"({','.join('?' * len(columns.split(',')))})"
+        head = f"INSERT INTO {name} ({columns}) VALUES "  # noqa: S608 - constants of this program
+        self._statements = [(size, head + ",".join([row] * size)) for size in self._SIZES]
+
+    def append(self, connection: Connection, rows: Sequence[Sequence[Any]]) -> None:
+        """Append rows. Each statement lets go of the interpreter once, whatever its rows: a
+        statement for each row would have this thread and the event loop wait for each other.
+        """
+        done = 0
+        for size, statement in self._statements:
+            while len(rows) - done >= size:
+                values = [value for row in rows[done : done + size] for value in row]
+                connection.execute(statement, values)
+                done += size
+
+
+@dataclass(slots=True)
+class _Write:
+    operation: Operation[Any] | None
+    future: asyncio.Future[Any]
+    then: Then | None
+    table: Table | None = None
+    row: Sequence[Any] = ()
+    result: Any = None
+    error: BaseException | None = None
+
+    def settle(self) -> None:
+        if self.then is not None:
+            self.then(self.result, self.error)
+        if self.future.cancelled():
+            return
+        if self.error is None:
+            self.future.set_result(self.result)
+        else:
+            self.future.set_exception(self.error)
 
 
 class Database:
@@ -48,7 +94,8 @@ class Database:
         """
         self._path = path
         self._loop = asyncio.get_running_loop()
-        self._operations: queue.SimpleQueue[_Pending | None] = queue.SimpleQueue()
+        self._handed_in: list[_Write] = []
+        self._groups: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         try:
             self._writer = self._connect()
             self._migrate(migrations)
@@ -60,15 +107,35 @@ class Database:
         self._thread = threading.Thread(target=self._write_groups, name="store-writer", daemon=True)
         self._thread.start()
 
-    def write(self, operation: Operation[T]) -> asyncio.Future[T]:
+    def write(self, operation: Operation[T], then: Then | None = None) -> asyncio.Future[T]:
         """Run `operation` in the next commit; the future resolves once that is synced to disk.
 
         Operations run in the order of these calls. One that raises changes nothing, and its
-        exception is the future's; one that cannot be written raises `StorageUnavailable`.
+        exception is the future's; one that cannot be written raises `StorageUnavailable`. An
+        operation that was handed in is carried out, also when the future is cancelled.
         """
         future: asyncio.Future[T] = self._loop.create_future()
-        self._operations.put((operation, future))
+        self._hand_in(_Write(operation, future, then))
         return future
+
+    def append(
+        self, table: Table, row: Sequence[Any], then: Then | None = None
+    ) -> asyncio.Future[None]:
+        """Append a row to a table in the next commit, else as `write`.
+
+        Rows come before the operations of the same commit: nobody can know of one before it is
+        acknowledged.
+        """
+        future: asyncio.Future[None] = self._loop.create_future()
+        self._hand_in(_Write(None, future, then, table, row))
+        return future
+
+    def _hand_in(self, write: _Write) -> None:
+        if not self._handed_in:
+            # One wake-up of the writer for all that this round of the loop hands in: waking a
+            # thread costs more than the write.
+            self._loop.call_soon(self._hand_over)
+        self._handed_in.append(write)
 
     def read(self, operation: Operation[T]) -> T:
         """Run a look-up of a few rows here and now, on the last committed state."""
@@ -80,7 +147,8 @@ class Database:
 
     async def close(self) -> None:
         """Commit what has been handed in, and close the file."""
-        self._operations.put(None)
+        self._hand_over()
+        self._groups.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
         self._scans.shutdown()
         for connection in (self._scanner, self._reader, self._writer):
@@ -108,37 +176,48 @@ class Database:
                 self._writer.execute(statements)
                 self._writer.pragma("user_version", number)
 
+    def _hand_over(self) -> None:
+        if self._handed_in:
+            self._groups.put(self._handed_in)
+            self._handed_in = []
+
     # -- the writer's thread -------------------------------------------------------------------
 
     def _write_groups(self) -> None:
-        while (first := self._operations.get()) is not None:
-            group = [first]
+        while (group := self._groups.get()) is not None:
             last = False
-            while len(group) < MAX_GROUP and not self._operations.empty():
-                item = self._operations.get()
-                if item is None:
+            while len(group) < MAX_GROUP and not self._groups.empty():
+                more = self._groups.get()
+                if more is None:
                     last = True
                     break
-                group.append(item)
-            settled = self._commit(group)
-            self._loop.call_soon_threadsafe(_settle, settled)
+                group += more
+            self._commit(group)
+            self._loop.call_soon_threadsafe(_settle, group)
             if last:
                 return
 
-    def _commit(self, group: list[_Pending]) -> list[_Settled]:
+    def _commit(self, group: list[_Write]) -> None:
         """Commit all of `group` at once; where one operation raises, each by itself."""
-        settled: list[_Settled] = []
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            for operation, future in group:
-                settled.append((future, operation(self._writer), None))
+            rows: defaultdict[Table, list[Sequence[Any]]] = defaultdict(list)
+            for write in group:
+                if write.table is not None:
+                    rows[write.table].append(write.row)
+            for table, appended in rows.items():
+                table.append(self._writer, appended)
+            for write in group:
+                if write.operation is not None:
+                    write.result = write.operation(self._writer)
             self._writer.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - each one's exception goes to its own caller
             self._roll_back()
-            if len(group) == 1:
-                return [(group[0][1], None, _translated(error))]
-            return [result for item in group for result in self._commit([item])]
-        return settled
+            if len(group) > 1:
+                for write in group:
+                    self._commit([write])
+            else:
+                group[0].error = _translated(error)
 
     def _roll_back(self) -> None:
         # A full disk rolls the transaction back by itself; a second roll-back would be an error.
@@ -146,14 +225,9 @@ class Database:
             self._writer.execute("ROLLBACK")
 
 
-def _settle(settled: list[_Settled]) -> None:
-    for future, result, error in settled:
-        if future.cancelled():
-            continue
-        if error is None:
-            future.set_result(result)
-        else:
-            future.set_exception(error)
+def _settle(group: list[_Write]) -> None:
+    for write in group:
+        write.settle()
 
 
 def _translated(error: Exception) -> Exception:

@@ -12,7 +12,6 @@ import asyncio
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
-from functools import partial
 from uuid import UUID
 
 import orjson
@@ -80,19 +79,27 @@ class Ledger:
         job = Job.new(id=job_id, node=self._node, spec=spec, sealed_env=sealed, now=now)
         values = jobs.row(job)
 
-        def insert(connection: Connection) -> str:
-            if idempotency_key is not None:
-                fingerprint = self._fingerprint(spec)
-                if (kept := jobs.recall(connection, idempotency_key, now)) is not None:
-                    return _same(kept, fingerprint)
-                expires_at = now + IDEMPOTENCY_SECONDS * 1_000_000
-                jobs.remember(connection, idempotency_key, fingerprint, job_id, now, expires_at)
+        def then(kept_id: str | None, error: BaseException | None) -> None:
+            if error is None and kept_id in (None, job_id):
+                self.created += 1
+                self._queue.add(job_id)
+            else:
+                self._queue.discard(job_id)
+
+        if idempotency_key is None:
+            await self._database.append(jobs.TABLE, values, then)
+            return job
+
+        def insert_once(connection: Connection) -> str:
+            fingerprint = self._fingerprint(spec)
+            if (kept := jobs.recall(connection, idempotency_key, now)) is not None:
+                return _same(kept, fingerprint)
+            expires_at = now + IDEMPOTENCY_SECONDS * 1_000_000
+            jobs.remember(connection, idempotency_key, fingerprint, job_id, now, expires_at)
             jobs.insert(connection, values)
             return job_id
 
-        written = self._database.write(insert)
-        written.add_done_callback(partial(self._after_create, job_id))
-        kept_id = await asyncio.shield(written)
+        kept_id = await self._database.write(insert_once, then)
         return job if kept_id == job_id else self.get(kept_id)
 
     def change(self, job_id: str, step: Step) -> asyncio.Future[Job]:
@@ -106,19 +113,24 @@ class Ledger:
             Conflict: the step refuses.
             StorageUnavailable: it could not be written; the job is as it was.
         """
+        moved = False
 
-        def apply(connection: Connection) -> tuple[Job, Job]:
+        def apply(connection: Connection) -> Job:
+            nonlocal moved
             before = jobs.get(connection, job_id)
             if before is None:
                 raise JobNotFound(job_id)
             after = step(before)
             if after is not before:
                 jobs.update(connection, after)
-            return before, after
+            moved = after.status is not before.status
+            return after
 
-        outer: asyncio.Future[Job] = asyncio.get_running_loop().create_future()
-        self._database.write(apply).add_done_callback(partial(self._after_change, outer))
-        return outer
+        def then(job: Job, error: BaseException | None) -> None:
+            if error is None and moved:
+                self._tell(job)
+
+        return self._database.write(apply, then)
 
     async def retry(self, job_id: str) -> Job:
         """Let a job that has ended be tried again from the start.
@@ -206,26 +218,6 @@ class Ledger:
                 del self._waiters[job.id]
 
     # -- after a commit ------------------------------------------------------------------------
-
-    def _after_create(self, job_id: str, written: asyncio.Future[str]) -> None:
-        if written.exception() is None and written.result() == job_id:
-            self.created += 1
-            self._queue.add(job_id)
-        else:
-            self._queue.discard(job_id)
-
-    def _after_change(
-        self, outer: asyncio.Future[Job], written: asyncio.Future[tuple[Job, Job]]
-    ) -> None:
-        if (error := written.exception()) is not None:
-            if not outer.cancelled():
-                outer.set_exception(error)
-            return
-        before, after = written.result()
-        if after.status is not before.status:
-            self._tell(after)
-        if not outer.cancelled():
-            outer.set_result(after)
 
     def _tell(self, job: Job) -> None:
         """Tell of a job's new status."""
