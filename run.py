@@ -1,0 +1,709 @@
+#!/usr/bin/env python3
+"""Set up, try out and check container-manager from a fresh checkout.
+
+Needs Python 3.11 or newer and nothing else. What is missing comes from the package index into
+.venv/, and from Debian's package manager, which a person at the terminal is asked about first.
+What a command starts or makes outside .venv/ it takes away again, also on Ctrl-C.
+"""
+
+from __future__ import annotations
+
+import sys
+
+if sys.version_info < (3, 11):  # noqa: UP036 - the line for those who have an older one
+    sys.exit("run.py needs Python 3.11 or newer; this is " + sys.version.split()[0] + ".")
+
+import argparse
+import functools
+import hashlib
+import http.client
+import importlib.util
+import io
+import json
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tarfile
+import tempfile
+import time
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlencode, urlsplit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping, Sequence
+
+ROOT = Path(__file__).resolve().parent
+VENV = ROOT / ".venv"
+PYTHON = str(VENV / "bin" / "python")
+IMAGE, TAG = "busybox", "latest"
+LABEL = "io.container-manager.job"
+SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+BEGAN = time.monotonic()
+
+
+class ProblemError(Exception):
+    """What happened, in one line, and what the reader can do about it, in another."""
+
+
+def say(text: str) -> None:
+    """Print one step with the time since the start."""
+    print(f"{time.monotonic() - BEGAN:6.1f} s  {text}")
+
+
+# --- Starting things, and undoing them ---
+
+
+class Signals:
+    """Makes the first SIGINT, SIGTERM or SIGHUP an orderly exit, which waits while held."""
+
+    def __init__(self) -> None:
+        self.received = 0
+        self._held = False
+
+    def install(self) -> None:
+        """Take over the signals, also where the parent had them ignored."""
+        for signum in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(signum, self._receive)
+
+    def _receive(self, signum: int, _frame: object) -> None:
+        if not self.received:  # Else it is cleaning up, and each step of that has a limit.
+            self.received = signum
+            print("Interrupted: cleaning up", file=sys.stderr)
+            if not self._held:
+                raise SystemExit(128 + signum)
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Let no signal come between an effect and the note of how to undo it."""
+        self._held = True
+        try:
+            yield
+        finally:
+            self._held = False
+        if self.received:
+            raise SystemExit(128 + self.received)
+
+
+SIGNALS = Signals()
+
+
+class Undo:
+    """How to undo what was done, newest first: for this program, or for a person after --keep."""
+
+    def __init__(self) -> None:
+        self._steps: list[tuple[Callable[[], object], str]] = []
+
+    def add(self, action: Callable[[], object], by_hand: str) -> None:
+        """Note how something is undone, and the shell command with which a person would."""
+        self._steps.append((action, by_hand))
+
+    def forget(self) -> list[str]:
+        """Leave everything as it is; answer the commands that undo it."""
+        commands = [by_hand for _, by_hand in reversed(self._steps)]
+        self._steps.clear()
+        return commands
+
+    def __enter__(self) -> Undo:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with SIGNALS.held():
+            while self._steps:
+                action, by_hand = self._steps.pop()
+                try:
+                    action()
+                except (OSError, ValueError, http.client.HTTPException) as error:
+                    print(f"Cleaning up: {error}. By hand: {by_hand}", file=sys.stderr)
+
+
+def call(command: Sequence[str], env: Mapping[str, str] | None = None) -> int:
+    """Run a command in the foreground; when interrupted, let it clean up after itself."""
+    child = subprocess.Popen(command, cwd=ROOT, env=env)
+    try:
+        return child.wait()
+    except SystemExit:
+        # The terminal has told the whole group of a Ctrl-C: twice would cut its own cleaning up.
+        told = SIGNALS.received == signal.SIGINT and sys.stdin.isatty()
+        _end(child, 0 if told else signal.SIGINT, 60)
+        raise
+
+
+def _end(child: subprocess.Popen[bytes], signum: int, limit: float) -> None:
+    for number in (signum, int(signal.SIGKILL)):
+        try:
+            if child.poll() is None:
+                os.kill(child.pid, number)
+        except PermissionError:  # It runs as root, through sudo.
+            subprocess.run(["sudo", "-n", "kill", f"-{number}", str(child.pid)], check=False)
+        try:
+            child.wait(limit)
+            return
+        except subprocess.TimeoutExpired:
+            say(f"Process {child.pid} does not end by signal {number}")
+
+
+def serve(undo: Undo, command: Sequence[str], directory: Path, ready: Callable[[], bool]) -> None:
+    """Start a server out of the terminal's reach, and wait until it is ready."""
+    log, name = directory / "log", " ".join(command[:3])
+    env = {k: v for k, v in os.environ.items() if not k.startswith("CONTAINER_MANAGER_")}
+    with SIGNALS.held(), log.open("wb") as out:
+        child = subprocess.Popen(
+            command,
+            cwd=ROOT,
+            env=env,
+            stdin=subprocess.DEVNULL,
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            process_group=0,
+        )
+        by_hand = f"{'sudo ' if command[0] == 'sudo' else ''}kill {child.pid}"
+        undo.add(lambda: _end(child, signal.SIGTERM, 30), by_hand)
+    wait_until(lambda: child.poll() is not None or ready(), 60)
+    if child.poll() is not None or not ready():
+        show_log(directory)
+        raise ProblemError(f"This did not become ready: {name}", "The end of its log is above.")
+
+
+def show_log(directory: Path) -> None:
+    """Show the last lines of a server's log."""
+    lines = (directory / "log").read_text(errors="replace").splitlines()[-15:]
+    print(*(f"    {line}" for line in lines), sep="\n", file=sys.stderr)
+
+
+def wait_until(ready: Callable[[], bool], limit: float) -> None:
+    """Look again and again until something is so, or time is up."""
+    deadline = time.monotonic() + limit
+    while not ready() and time.monotonic() < deadline:
+        time.sleep(0.05)
+
+
+def work_directory(undo: Undo) -> Path:
+    """Make a temporary directory."""
+    with SIGNALS.held():
+        path = Path(tempfile.mkdtemp(prefix="container-manager-"))
+        undo.add(lambda: shutil.rmtree(path), f"rm -r {path}")
+    return path
+
+
+def free_port() -> int:
+    """Find a loopback port that nobody listens on."""
+    with closing(socket.socket()) as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+# --- Packages: Debian's and Python's ---
+
+
+def which(command: str) -> str | None:
+    """Find a command, also where only root's path has it."""
+    return shutil.which(command, path=SEARCH_PATH)
+
+
+def agreed(what: str) -> bool:
+    """Ask the person at the terminal; where there is none, say what is done and go on."""
+    if not sys.stdin.isatty() or os.environ.get("CI") == "true":
+        say(what)
+        return True
+    try:
+        return input(f"{what}? [Y/n] ").strip().lower() in ("", "y", "yes")
+    except EOFError:
+        return False
+
+
+def as_root() -> list[str]:
+    """Give what goes before a command that needs root."""
+    if os.geteuid() == 0:
+        return []
+    if not which("sudo"):
+        raise ProblemError("This needs root, and there is no sudo.", "Run it as root.")
+    return ["sudo"] if sys.stdin.isatty() else ["sudo", "-n"]
+
+
+def install(packages: Sequence[str]) -> None:
+    """Install Debian packages, having asked."""
+    if not packages:
+        return
+    names = " ".join(packages)
+    if not which("apt-get"):
+        engine = (
+            "a container engine (Docker or Podman), start it" if "docker.io" in names else names
+        )
+        raise ProblemError(
+            f"Missing here, and no apt-get to install it: {names}",
+            f"Install {engine} and run this again.",
+        )
+    if not agreed(f"Install Debian's {names}"):
+        raise ProblemError(f"Not installed: {names}", "Install it yourself and run this again.")
+    _apt_update()
+    if _apt("install", "-y", "--no-install-recommends", *packages) != 0:
+        raise ProblemError(
+            f"apt-get could not install {names}.", "See its message above, then run this again."
+        )
+
+
+@functools.cache
+def _apt_update() -> None:
+    _apt("update")  # One source that fails need not matter: the installation will tell.
+
+
+def _apt(*arguments: str) -> int:
+    command = [*as_root(), "env", "DEBIAN_FRONTEND=noninteractive", "apt-get", "-qq", *arguments]
+    return subprocess.run(command, stdout=subprocess.DEVNULL, check=False).returncode
+
+
+def environment(*, dev: bool) -> None:
+    """Make .venv/ with the pinned packages; do nothing where it is as it should be."""
+    version = f"python{sys.version_info.major}.{sys.version_info.minor}"
+    base = f"{sys.version} {ROOT}\n"
+    wanted = ["requirements.txt", "requirements-dev.txt"][: 1 + dev]
+    lines = [f"{name} {sha256((ROOT / name).read_bytes())}\n" for name in wanted]
+    stamp = VENV / "container-manager.stamp"
+    stamped = stamp.read_text() if stamp.is_file() else ""
+    usable = stamped.startswith(base) and Path(PYTHON).exists()
+    if usable and lines[-1] in stamped:
+        return
+    stamp.unlink(missing_ok=True)
+    if not usable:
+        if not importlib.util.find_spec("ensurepip"):
+            install([f"{version}-venv"])
+        say("Making .venv/")
+        if call([sys.executable, "-m", "venv", "--clear", str(VENV)]) != 0:
+            raise ProblemError("Python could not make .venv/.", "See its message above.")
+    say(f"Installing {wanted[-1]} into .venv/")
+    pip = [PYTHON, "-m", "pip", "--disable-pip-version-check", "--no-input", "install", "--quiet"]
+    if call([*pip, "--require-hashes", "-r", wanted[-1]]) != 0:
+        raise ProblemError(
+            f"pip could not install {wanted[-1]}.",
+            "See its message above. If the package index was out of reach, run this again.",
+        )
+    path_file = VENV / "lib" / version / "site-packages" / "container_manager.pth"
+    path_file.write_text(f"{ROOT}\n")
+    stamp.write_text(base + "".join(lines))
+
+
+def sha256(data: bytes) -> str:
+    """Hash to hexadecimal digits."""
+    return hashlib.sha256(data).hexdigest()
+
+
+# --- Talking HTTP: to the engine, the daemon and the registry ---
+
+
+class _UnixConnection(http.client.HTTPConnection):
+    def __init__(self, path: str, limit: float) -> None:
+        super().__init__("localhost", timeout=limit)
+        self._path = path
+
+    def connect(self) -> None:
+        self.sock = socket.socket(socket.AF_UNIX)
+        self.sock.settimeout(self.timeout)
+        self.sock.connect(self._path)
+
+
+class Server:
+    """An HTTP server at unix:///path, tcp://host:port or http://host:port."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+
+    def connection(self, limit: float) -> http.client.HTTPConnection:
+        """Prepare a connection of which no single step takes longer than the limit."""
+        parts = urlsplit(self.url)
+        if parts.scheme == "unix":
+            return _UnixConnection(parts.path, limit)
+        if parts.scheme not in ("tcp", "http") or not parts.hostname:
+            raise OSError(f"{self.url} is neither unix:// nor tcp://")
+        return http.client.HTTPConnection(parts.hostname, parts.port, timeout=limit)
+
+    def ask(
+        self, method: str, path: str, body: bytes | None = None, limit: float = 10
+    ) -> tuple[int, bytes]:
+        """Make one request; give the status and the whole answer."""
+        with closing(self.connection(limit)) as connection:
+            connection.request(method, path, body, {"Content-Type": "application/json"})
+            response = connection.getresponse()
+            return response.status, response.read()
+
+    def answers(self, path: str) -> bool:
+        """Tell whether GET gives 200. A refused permission is raised: somebody is there."""
+        try:
+            return self.ask("GET", path, limit=3)[0] == 200
+        except PermissionError:
+            raise
+        except (OSError, ValueError, http.client.HTTPException):
+            return False
+
+
+# --- The engine ---
+
+
+def context_url(home: Path, environ: Mapping[str, str]) -> str | None:
+    """Read the engine's address from the docker client's current context."""
+    directory = Path(environ.get("DOCKER_CONFIG") or home / ".docker")
+    try:
+        name = environ.get("DOCKER_CONTEXT")
+        name = name or json.loads((directory / "config.json").read_text())["currentContext"]
+        meta = directory / "contexts" / "meta" / sha256(name.encode()) / "meta.json"
+        return str(json.loads(meta.read_text())["Endpoints"]["docker"]["Host"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def engine_urls(home: Path, environ: Mapping[str, str]) -> list[str]:
+    """List where an engine may be, the likeliest first."""
+    if environ.get("DOCKER_HOST"):
+        return [environ["DOCKER_HOST"]]
+    runtime = Path(environ.get("XDG_RUNTIME_DIR") or f"/run/user/{os.getuid()}")
+    sockets = [
+        Path("/var/run/docker.sock"),
+        Path("/run/docker.sock"),
+        home / ".docker/run/docker.sock",
+        runtime / "docker.sock",
+        Path("/run/podman/podman.sock"),
+        runtime / "podman/podman.sock",
+    ]
+    context = context_url(home, environ)
+    return [*([context] if context else []), *(f"unix://{path}" for path in sockets)]
+
+
+def find_engine() -> Server | None:
+    """Find an engine that answers."""
+    denied = []
+    for url in engine_urls(Path.home(), os.environ):
+        try:
+            if Server(url).answers("/_ping"):
+                return Server(url)
+        except PermissionError:
+            denied.append(url)
+    if denied:
+        raise ProblemError(
+            f"An engine is at {denied[0]}, but this user may not use it.",
+            "Run this as root, or join the group of that socket and log in again.",
+        )
+    if os.environ.get("DOCKER_HOST"):
+        raise ProblemError(
+            f"DOCKER_HOST is {os.environ['DOCKER_HOST']}, and no engine answers there.",
+            "Start that engine, or unset DOCKER_HOST; unix:// and tcp:// without TLS will do.",
+        )
+    return None
+
+
+def engine_ready(undo: Undo, also: Sequence[str] = ()) -> Server:
+    """Find the engine, else install and start one; install other packages on the way."""
+    engine = find_engine()
+    absent = engine is None and which("dockerd") is None
+    install([*(["docker.io", "iptables", "ca-certificates"] if absent else []), *also])
+    if absent and Path("/run/systemd/system").is_dir():
+        wait_until(lambda: find_engine() is not None, 20)
+    engine = engine or find_engine()
+    if engine is None:
+        say("Starting dockerd")
+        root = as_root()
+        if root and call([*root, "true"]) != 0:  # Here sudo may ask for the password.
+            raise ProblemError("dockerd needs root, and sudo refused.", "Run this as root.")
+        command = ["sudo", "-n"] if root else []
+        command += [which("dockerd") or "dockerd"]
+        command += ["--group", str(os.getgid())] if root else []
+        engine = Server("unix:///var/run/docker.sock")
+        serve(undo, command, work_directory(undo), functools.partial(engine.answers, "/_ping"))
+    say(f"Engine: {engine.url}")
+    return engine
+
+
+# --- The image of the demo ---
+
+
+def static_busybox() -> str | None:
+    """Find a busybox that needs no shared libraries, which an image of its own would lack."""
+    found = which("busybox")
+    if found and not re.search(rb"/lib[^\0]*/ld[^\0]*\.so", Path(found).read_bytes()[:4096]):
+        return found
+    return None
+
+
+def image_tar(busybox: bytes, applets: Sequence[str]) -> bytes:
+    """Pack a root file system: busybox, a link for each applet, /tmp and a little /etc."""
+    packed = io.BytesIO()
+    with tarfile.open(fileobj=packed, mode="w") as tar:
+
+        def add(name: str, kind: bytes, mode: int, data: bytes = b"", link: str = "") -> None:
+            info = tarfile.TarInfo(name)
+            info.type, info.mode, info.size, info.linkname = kind, mode, len(data), link
+            tar.addfile(info, io.BytesIO(data))
+
+        for name, mode in (("bin", 0o755), ("etc", 0o755), ("root", 0o700), ("tmp", 0o1777)):
+            add(name, tarfile.DIRTYPE, mode)
+        add("etc/passwd", tarfile.REGTYPE, 0o644, b"root:x:0:0:root:/root:/bin/sh\n")
+        add("etc/group", tarfile.REGTYPE, 0o644, b"root:x:0:\n")
+        add("bin/busybox", tarfile.REGTYPE, 0o755, busybox)
+        for applet in applets:
+            if applet != "busybox":
+                add(f"bin/{applet}", tarfile.SYMTYPE, 0o777, link="busybox")
+    return packed.getvalue()
+
+
+def create_image(engine: Server, query: Mapping[str, str], body: bytes | None = None) -> str:
+    """Let the engine pull or import an image; tell what went wrong, if anything did."""
+    deadline = time.monotonic() + 20
+    try:
+        with closing(engine.connection(10)) as connection:
+            headers = {"Content-Type": "application/x-tar"}
+            connection.request("POST", f"/images/create?{urlencode(query)}", body, headers)
+            response = connection.getresponse()
+            if response.status != 200:
+                return str(json.loads(response.read())["message"])
+            for line in response:
+                if b'"error"' in line:
+                    return str(json.loads(line)["error"])
+                if time.monotonic() > deadline:
+                    return "it takes too long"
+    except (OSError, ValueError, KeyError, http.client.HTTPException) as error:
+        return str(error)
+    return ""
+
+
+def image_ready(undo: Undo, engine: Server) -> None:
+    """Have the demo's image: the one at hand, else the registry's, else one of our own."""
+    image = f"{IMAGE}:{TAG}"
+    if engine.ask("GET", f"/images/{image}/json")[0] == 200:
+        say(f"Image {image}: at hand")
+        return
+    undo.add(lambda: engine.ask("DELETE", f"/images/{image}"), f"docker image rm {image}")
+    say(f"Image {image}: pulling")
+    failure = create_image(engine, {"fromImage": IMAGE, "tag": TAG})
+    if not failure:
+        return
+    say(f"No registry has it for us ({failure}). Making it from a static busybox")
+    if not static_busybox():
+        install(["busybox-static"])
+    busybox = static_busybox() or "busybox"
+    listed = subprocess.run([busybox, "--list"], capture_output=True, text=True, check=False)
+    packed = image_tar(Path(busybox).read_bytes(), listed.stdout.split())
+    query = {"fromSrc": "-", "repo": IMAGE, "tag": TAG, "changes": 'CMD ["/bin/sh"]'}
+    failure = create_image(engine, query, packed)
+    if failure:
+        raise ProblemError(
+            f"The engine cannot import {image}: {failure}", "Load that image, then run this again."
+        )
+
+
+# --- demo ---
+
+CURL = re.compile(r"\bcurl\b(?:[^'\n]|\\\n|'[^']*')*?\s(?:-d|--data|--json)\s+'([^']*)'")
+UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.IGNORECASE)
+
+
+def readme_call(readme: str, method: str) -> bytes:
+    """Give the body of the first curl command in the README that calls this method."""
+    for body in CURL.findall(readme):
+        if re.search(rf'"method"\s*:\s*"{re.escape(method)}"', body):
+            return str(body).encode()
+    raise ProblemError(f"README.md has no curl command for {method}.", "Restore that example.")
+
+
+def rpc(daemon: Server, body: bytes) -> dict[str, Any]:
+    """Make one JSON-RPC call and give its result."""
+    answer: dict[str, Any] = json.loads(daemon.ask("POST", "/jrpc", body)[1])
+    if "result" not in answer:
+        raise ProblemError(f"The daemon answered {json.dumps(answer)}", f"to {body.decode()}")
+    result: dict[str, Any] = answer["result"]
+    return result
+
+
+def demultiplex(data: bytes) -> str:
+    """Take the text out of a container's log, with or without the engine's frames."""
+    text = b""
+    while len(data) >= 8 and data[0] <= 2 and data[1:4] == b"\0\0\0":
+        end = 8 + int.from_bytes(data[4:8], "big")
+        text, data = text + data[8:end], data[end:]
+    return (text + data).decode(errors="replace")
+
+
+def containers(engine: Server, job_id: str) -> list[str]:
+    """Give the ids of the containers of one job."""
+    query = urlencode({"all": 1, "filters": json.dumps({"label": [f"{LABEL}={job_id}"]})})
+    return [found["Id"] for found in json.loads(engine.ask("GET", f"/containers/json?{query}")[1])]
+
+
+def follow(daemon: Server, status: bytes) -> dict[str, Any]:
+    """Show each step of a job as it happens, until it is finished or time is up."""
+    job: dict[str, Any] = {}
+    shown = 0
+
+    def finished() -> bool:
+        nonlocal job, shown
+        job = rpc(daemon, status)
+        for entry in job["history"][shown:]:
+            reason = f" ({entry['reason']})" if entry.get("reason") else ""
+            say(f"  {entry.get('phase') or entry['status'].replace('pending', 'queued')}{reason}")
+        shown = len(job["history"])
+        return job["status"] in ("complete", "failed", "cancelled", "lost")
+
+    wait_until(finished, 120)
+    return job
+
+
+def container_says(engine: Server, job_id: str) -> str:
+    """Give the last line that the job's container has written so far."""
+    line = ""
+
+    def written() -> bool:
+        nonlocal line
+        for found in containers(engine, job_id):
+            path = f"/containers/{found}/logs?stdout=1&stderr=1&tail=1"
+            line = demultiplex(engine.ask("GET", path, limit=5)[1]).strip()
+        return bool(line)
+
+    wait_until(written, 3)
+    return line or "nothing yet"
+
+
+def demo(*, keep: bool) -> int:
+    """Take one container through the queue, with the README's own calls, and show each step."""
+    readme = (ROOT / "README.md").read_text()
+    create = readme_call(readme, "ContainerService.Create")
+    example = readme_call(readme, "ContainerService.Status")
+    environment(dev=False)
+    job_id = ""
+    with Undo() as undo:
+        engine = engine_ready(undo)
+        image_ready(undo, engine)
+        directory, daemon = work_directory(undo), Server(f"http://127.0.0.1:{free_port()}")
+
+        def remove() -> None:
+            for found in containers(engine, job_id) if job_id else []:
+                engine.ask("DELETE", f"/containers/{found}?force=1&v=1", limit=30)
+
+        # Noted before the daemon is started, thus done when it can make no more containers.
+        undo.add(remove, f"docker rm -fv $(docker ps -aq --filter label={LABEL}=JOB)")
+        command = [PYTHON, "-m", "container_manager", "--listen-address", "127.0.0.1"]
+        command += ["--port", daemon.url.rpartition(":")[2], "--docker-host", engine.url]
+        command += ["--data-dir", str(directory / "data")]
+        serve(undo, command, directory, lambda: daemon.answers("/readyz"))
+        say(f"Daemon: {daemon.url}. Sending it the README's ContainerService.Create")
+        with SIGNALS.held():
+            job_id = rpc(daemon, create)["job_id"]
+        say(f"Job {job_id}")
+        status = UUID.sub(job_id, example.decode())
+        job = follow(daemon, status.encode())
+        complete = job["status"] == "complete"
+        if complete:
+            say(f"Its container says: {container_says(engine, job_id)}")
+        else:
+            print(json.dumps(job, indent=2), file=sys.stderr)
+            show_log(directory)
+        print(f"\nTo try next{'' if keep else ', after `python3 run.py demo --keep`'}:")
+        listing = '{"jsonrpc":"2.0","id":1,"method":"ContainerService.List","params":{}}'
+        for body in (" ".join(status.split()), listing):
+            print(f"  curl -s {daemon.url}/jrpc -H 'Content-Type: application/json' -d '{body}'")
+        print(f"  curl -s {daemon.url}/metrics")
+        print(f"  docker ps -a --filter label={LABEL}={job_id}\n")
+        if keep:
+            steps = [step.replace("=JOB", f"={job_id}") for step in undo.forget()]
+            print("All is left running. To stop it and clean up:", *steps, sep="\n  ")
+    if not complete:
+        raise ProblemError(
+            f"The job is {job['status']}, not complete.", "Its status and the daemon's log: above."
+        )
+    return 0
+
+
+# --- test, bench, soak ---
+
+
+def registry_ready(undo: Undo, command: str) -> str:
+    """Start an image registry on loopback; give its host and port."""
+    directory, address = work_directory(undo), f"127.0.0.1:{free_port()}"
+    storage = {"filesystem": {"rootdirectory": str(directory)}, "delete": {"enabled": True}}
+    config = {"version": "0.1", "storage": storage, "http": {"addr": address}}
+    (directory / "config.yml").write_text(json.dumps(config))  # JSON is YAML as well.
+    registry = Server(f"http://{address}")
+    command_line = [command, "serve", str(directory / "config.yml")]
+    serve(undo, command_line, directory, lambda: registry.answers("/v2/"))
+    say(f"Registry: {address}")
+    return address
+
+
+def run_steps(steps: Mapping[str, Sequence[str]]) -> int:
+    """Run commands with a real engine and registry at hand, all of them, and sum up."""
+    environment(dev=True)
+    wanted = {"docker-registry": "docker-registry", "ip": "iproute2"}
+    also = [package for command, package in wanted.items() if not which(command)]
+    also += [] if static_busybox() else ["busybox-static"]
+    if also and not which("apt-get"):
+        say(f"The tests that need Debian's {', '.join(also)} are skipped")
+        also = []
+    results = {}
+    with Undo() as undo:
+        env = {**os.environ, "CONTAINER_MANAGER_TEST_ENGINE": engine_ready(undo, also).url}
+        registry = which("docker-registry")
+        if registry:
+            env["CONTAINER_MANAGER_TEST_REGISTRY"] = registry_ready(undo, registry)
+        for name, command in steps.items():
+            print(f"\n=== {name}")
+            began = time.monotonic()
+            verdict = "ok" if call(command, env) == 0 else "FAILED"
+            results[name] = f"{name}: {verdict}, {time.monotonic() - began:.1f} s"
+    print("\nSummary", *results.values(), sep="\n  ")
+    return int(any(": FAILED, " in result for result in results.values()))
+
+
+def steps_of(command: str, extra: Sequence[str]) -> dict[str, list[str]]:
+    """Give the steps of test, bench or soak, by name."""
+    tools, pytest = VENV / "bin", [PYTHON, "-m", "pytest"]
+    if command == "bench":
+        return {"pytest -m bench": [*pytest, "-m", "bench", "-s", "tests/bench", *extra]}
+    if command == "soak":
+        return {"pytest -m soak": [*pytest, "-m", "soak", "tests", *extra]}
+    return {
+        "ruff format --check": [str(tools / "ruff"), "format", "--check", "."],
+        "ruff check": [str(tools / "ruff"), "check", "."],
+        "mypy": [str(tools / "mypy")],
+        "lint-imports": [str(tools / "lint-imports")],
+        "pytest": [*pytest, *extra],
+    }
+
+
+def main() -> int:
+    """Run one command; give the exit code."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    demo_parser = commands.add_parser("demo", help="one container through the queue, step by step")
+    demo_parser.add_argument("--keep", action="store_true", help="leave everything running")
+    commands.add_parser("setup", help="only make .venv/, with all that development needs")
+    for name, what in (
+        ("test", "every check and test, with a real engine and registry"),
+        ("bench", "the measurements"),
+        ("soak", "the long tests"),
+    ):
+        commands.add_parser(name, help=f"{what}; further arguments go to pytest")
+    options, extra = parser.parse_known_args()
+    if extra and options.command in ("demo", "setup"):
+        parser.error(f"unrecognized arguments: {' '.join(extra)}")
+    SIGNALS.install()
+    try:
+        if options.command == "demo":
+            return demo(keep=options.keep)
+        if options.command != "setup":
+            return run_steps(steps_of(options.command, extra))
+        environment(dev=True)
+        say("Ready: .venv/bin/python -m container_manager")
+        return 0
+    except ProblemError as problem:
+        print(*problem.args, sep="\n", file=sys.stderr)
+    except (OSError, ValueError, http.client.HTTPException) as error:
+        print(f"{type(error).__name__}: {error}", "Run it again.", sep="\n", file=sys.stderr)
+    return 1
+
+
+if __name__ == "__main__":
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)
+    sys.exit(main())

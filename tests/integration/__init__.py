@@ -1,0 +1,1 @@
+"""Tests against a real engine, a real file system and real processes."""

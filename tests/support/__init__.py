@@ -1,0 +1,1 @@
+"""What the tests stand on: real processes, real engines, and faults put between them."""

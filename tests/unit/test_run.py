@@ -1,0 +1,105 @@
+"""The pure parts of run.py."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+import tarfile
+from pathlib import Path
+
+import pytest
+
+import run
+
+README = """
+It's a queue. Try curl, that's all:
+
+    curl -s http://127.0.0.1:1/jrpc -H 'Content-Type: application/json' -d '{
+      "jsonrpc": "2.0", "id": 1, "method": "ContainerService.Create",
+      "params": [{"image": "busybox"}]}'
+
+    curl http://127.0.0.1:1/jrpc \\
+      -d '{"jsonrpc":"2.0","id":2,"method":"ContainerService.Status","params":[{"job_id":"x"}]}'
+"""
+
+
+def test_readme_calls_are_taken_byte_for_byte() -> None:
+    create = run.readme_call(README, "ContainerService.Create")
+    assert create in README.encode()
+    assert json.loads(create)["params"] == [{"image": "busybox"}]
+    status = run.readme_call(README, "ContainerService.Status")
+    assert json.loads(status)["params"] == [{"job_id": "x"}]
+
+
+def test_a_readme_without_the_call_is_named() -> None:
+    with pytest.raises(run.ProblemError, match=r"ContainerService\.Wait"):
+        run.readme_call(README, "ContainerService.Wait")
+
+
+@pytest.mark.parametrize(
+    ("data", "text"),
+    [
+        (b"", ""),
+        (b"\1\0\0\0\0\0\0\3hi\n\2\0\0\0\0\0\0\1!", "hi\n!"),
+        (b"from a terminal\r\n", "from a terminal\r\n"),
+        (b"\1\0\0\0\0\0\0\x09cut", "cut"),
+    ],
+)
+def test_log_frames_are_taken_apart(data: bytes, text: str) -> None:
+    assert run.demultiplex(data) == text
+
+
+def test_the_current_docker_context_names_the_engine(tmp_path: Path) -> None:
+    assert run.context_url(tmp_path, {}) is None
+    meta = tmp_path / ".docker/contexts/meta" / run.sha256(b"lab") / "meta.json"
+    meta.parent.mkdir(parents=True)
+    meta.write_text('{"Endpoints": {"docker": {"Host": "unix:///lab.sock"}}}')
+    (tmp_path / ".docker/config.json").write_text('{"currentContext": "lab"}')
+    assert run.engine_urls(tmp_path, {})[:2] == ["unix:///lab.sock", "unix:///var/run/docker.sock"]
+    assert run.engine_urls(tmp_path, {"DOCKER_HOST": "tcp://h:1"}) == ["tcp://h:1"]
+    assert run.context_url(tmp_path, {"DOCKER_CONTEXT": "default"}) is None
+
+
+def test_the_image_has_busybox_and_its_applets() -> None:
+    packed = run.image_tar(b"elf", ["busybox", "sh", "ls"])
+    with tarfile.open(fileobj=io.BytesIO(packed)) as tar:
+        assert tar.getmember("bin/sh").linkname == "busybox"
+        assert tar.getmember("bin/busybox").size == 3
+        assert tar.getmember("tmp").mode == 0o1777
+
+
+def test_undo_goes_backwards_and_past_a_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    done: list[int] = []
+
+    def fail() -> None:
+        raise OSError("gone")
+
+    with run.Undo() as undo:
+        undo.add(lambda: done.append(1), "one")
+        undo.add(fail, "two")
+        undo.add(lambda: done.append(3), "three")
+    assert done == [3, 1]
+    assert "gone. By hand: two" in capsys.readouterr().err
+
+
+def test_undo_can_be_left_to_a_person() -> None:
+    done: list[int] = []
+    with run.Undo() as undo:
+        undo.add(lambda: done.append(1), "one")
+        undo.add(lambda: done.append(2), "two")
+        assert undo.forget() == ["two", "one"]
+    assert done == []
+
+
+def test_ready_steps_sum_up_every_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "environment", lambda *, dev: None)
+    monkeypatch.setattr(run, "engine_ready", lambda _undo, _also: run.Server("unix:///none"))
+    monkeypatch.setattr(run, "which", lambda _command: None)
+    steps = {"a": [sys.executable, "-c", "exit(1)"], "b": [sys.executable, "-c", ""]}
+    assert run.run_steps(steps) == 1
+    summary = capsys.readouterr().out.partition("Summary")[2]
+    assert "a: FAILED" in summary
+    assert "b: ok" in summary
