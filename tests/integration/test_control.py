@@ -59,7 +59,7 @@ async def test_cancel_of_a_waiting_job_is_immediate(
     ],
 )
 @pytest.mark.parametrize("settle", ["0", "60"])
-async def test_cancel_while_the_engine_works_leaves_nothing(  # noqa: PLR0913
+async def test_cancel_while_the_engine_works_leaves_nothing(
     daemon: MakeDaemon,
     engine_proxy: EngineProxy,
     docker: aiodocker.Docker,

@@ -96,7 +96,7 @@ async def test_service_that_ends_well_at_once_is_told_of_batch(
         (["sh", "-c", CHILD_IS_KILLED], "failed", "exited with code 137 (SIGKILL)", 137),
     ],
 )
-async def test_batch_ends_by_its_exit_code(  # noqa: PLR0913
+async def test_batch_ends_by_its_exit_code(
     daemon: MakeDaemon,
     docker: aiodocker.Docker,
     image: str,
@@ -263,12 +263,9 @@ async def test_health_check_decides(
             await docker.images.delete(f"container-manager-test/{name}", force=True)
 
 
-async def _with_health_check(
-    docker: aiodocker.Docker, image: str, name: str, probe: str
-) -> None:
+async def _with_health_check(docker: aiodocker.Docker, image: str, name: str, probe: str) -> None:
     dockerfile = (
-        f"FROM {image}\n"
-        f"HEALTHCHECK --interval=1s --timeout=5s --retries=1 CMD {probe}\n"
+        f"FROM {image}\nHEALTHCHECK --interval=1s --timeout=5s --retries=1 CMD {probe}\n"
     ).encode()
     packed = io.BytesIO()
     with tarfile.open(fileobj=packed, mode="w:gz") as tar:
