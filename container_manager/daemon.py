@@ -144,6 +144,7 @@ async def _serve(settings: Settings) -> int:
             log.info("stopping", deploying=len(active))
             for site in list(runner.sites):
                 await site.stop()
+            ledger.stop_waiting()
             await workers.drain(GRACE)
             working.cancel()
             for task in background:

@@ -42,6 +42,7 @@ class Watcher:
         delay = FIRST_DELAY
         said: str | None = None
         while True:
+            reason = ""
             try:
                 async for _ in self._watch():
                     delay, said = FIRST_DELAY, None

@@ -217,6 +217,13 @@ class Ledger:
             if not waiters and self._waiters.get(job.id) is waiters:
                 del self._waiters[job.id]
 
+    def stop_waiting(self) -> None:
+        """Answer all who wait with how things stand: the daemon is about to end."""
+        for job_id, futures in self._waiters.items():
+            for future in futures:
+                if not future.done():
+                    future.set_result(self.get(job_id))
+
     # -- after a commit ------------------------------------------------------------------------
 
     def _tell(self, job: Job) -> None:

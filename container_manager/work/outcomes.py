@@ -15,7 +15,7 @@ import random
 import structlog
 
 from container_manager.engine.docker import Engine
-from container_manager.engine.errors import ContainerMissing, EngineRefused
+from container_manager.engine.errors import ContainerMissing, EngineRefused, EngineRejected
 from container_manager.job import Container, Job, Status
 from container_manager.work.judgement import ENDED_STATES, Kind, Verdict, retry_delay
 from container_manager.work.ledger import Ledger, Step
@@ -139,7 +139,7 @@ class Outcomes:
     async def _remove(self, container: Container) -> Container:
         try:
             await self._engine.remove(container.id)
-        except EngineRefused as error:
+        except (EngineRefused, EngineRejected) as error:
             # A container that cannot be removed now (a busy mount) is left to the periodic look;
             # the job itself must not hang on it.
             log.warning("container not removed", container=container.id, reason=str(error))

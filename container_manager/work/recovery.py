@@ -61,10 +61,16 @@ def recover(found: Inspected, *, node: str, now: int) -> Job | None:
 
 
 def stray(job: Job, listed: Listed) -> bool:
-    """Whether a container of a known job, not the one it records, is left over from something.
+    """Whether a container of a known job has no business to be there any more.
 
-    A call whose answer never came may have made one after the job had gone on without it.
+    A call whose answer never came may have made one after the job had gone on without it, and one
+    that could not be removed at the time may be still there.
     """
+    known = job.container
+    if known is not None and known.id == listed.id:
+        # Batch containers that have run are kept, with their logs; nothing else of a failed job is.
+        kept = job.spec.type == "batch" and known.started_at is not None
+        return job.status in (Status.FAILED, Status.CANCELLED) and not kept
     if listed.attempt < job.attempts or job.status is Status.PENDING:
         return True
     return job.status.final

@@ -29,6 +29,9 @@ PERIOD = 30.0
 LOOKERS = 8
 """Jobs that are looked at at the same time."""
 
+# Events that come with no change of a container's state; docker's own list has them all.
+_TELLING_NOTHING = ("attach", "create", "exec_", "resize", "top")
+
 log = structlog.get_logger()
 
 
@@ -104,15 +107,18 @@ class Tracker:
 
     def hint(self, job_id: str, action: str) -> None:
         """The engine says that something happened to the container of a job."""
+        if action.startswith(_TELLING_NOTHING):
+            return
         if job_id in self._active:
-            self._active.mark_dirty(job_id)
+            # A worker looks after its own start by itself.
+            if action != "start":
+                self._active.mark_dirty(job_id)
             return
         if action == "start":
             job = self._ledger.find(job_id)
             if job is None or job.container is None or job.container.state == "running":
-                return  # our own start, told back
-        if not action.startswith(("exec_", "create", "attach")):
-            self.touch(job_id)
+                return  # our own start, told late
+        self.touch(job_id)
 
     def follow(self, job: Job) -> None:
         """Follow a job whose container was just started, until it is up, ended or overdue."""
@@ -172,12 +178,13 @@ class Tracker:
                     await self._compare_one(job, one, after_outage=after_outage)
 
     async def _compare_one(self, job: Job, one: Listed, *, after_outage: bool) -> None:
-        if job.container is not None and job.container.id == one.id:
-            if job.container.state != one.state or job.status is Status.RUNNING:
-                self.touch(job.id, after_outage=after_outage)
-        elif stray(job, one):
+        if stray(job, one):
             log.info("stray container removed", job_id=job.id, container=one.id)
             await self._engine.remove(one.id)
+        known = job.container
+        if known is not None and known.id == one.id:
+            if known.state != one.state or job.status is Status.RUNNING:
+                self.touch(job.id, after_outage=after_outage)
 
     async def _recover(self, listed: Listed) -> None:
         """Bring back the job of a container that was deployed from here, if the job is gone."""

@@ -7,7 +7,7 @@ import time
 
 import structlog
 
-from container_manager.engine.errors import EngineUnavailable
+from container_manager.engine.errors import EngineError
 from container_manager.errors import ApplicationError, Conflict, JobNotFound, StorageUnavailable
 from container_manager.job import Job, Status
 from container_manager.work.active import ActiveJobs
@@ -112,7 +112,9 @@ class Workers:
                 # Its cancelling came while the outcome was on its way: once more, to end it.
                 resumed = True
                 continue
-            except EngineUnavailable as error:
+            except EngineError as error:
+                # Unavailable, or refusing to clean up: what the attempt itself fails of never gets
+                # here. Either way the same attempt is taken up again.
                 log.warning("deployment interrupted", job_id=job_id, reason=str(error))
             deployer.engine.doubt()
             # An engine that answers, and yet breaks off this call each time, is not to be hurried.
