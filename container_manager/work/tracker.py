@@ -182,9 +182,10 @@ class Tracker:
             log.info("stray container removed", job_id=job.id, container=one.id)
             await self._engine.remove(one.id)
         known = job.container
-        if known is not None and known.id == one.id:
-            if known.state != one.state or job.status is Status.RUNNING:
-                self.touch(job.id, after_outage=after_outage)
+        if known is None or known.id != one.id:
+            return
+        if known.state != one.state or job.status is Status.RUNNING:
+            self.touch(job.id, after_outage=after_outage)
 
     async def _recover(self, listed: Listed) -> None:
         """Bring back the job of a container that was deployed from here, if the job is gone."""
