@@ -275,6 +275,8 @@ class Engine:
             async with asyncio.timeout(timeout):
                 return await call(self._client)
         except DockerError as error:
+            if error.status == _UNREACHABLE:
+                raise self._unreachable(error) from error
             raise _translated(error) from error
         except TimeoutError as error:
             raise EngineUnavailable(f"the engine has not answered within {timeout:g} s") from error
@@ -285,6 +287,13 @@ class Engine:
             if "closed" not in str(error):
                 raise
             raise EngineUnavailable(self._unavailable) from error
+
+    def _unreachable(self, error: DockerError) -> EngineUnavailable:
+        # aiodocker names its own stand-in for the address; people know the one they gave.
+        cause = error.__context__
+        why = cause.strerror if isinstance(cause, aiohttp.ClientConnectorError) else None
+        where = self.endpoint.url if self.endpoint is not None else "its address"
+        return EngineUnavailable(f"no engine answers at {where} ({why or cause or error.message})")
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
@@ -299,9 +308,7 @@ def _translated(error: DockerError) -> EngineError:
     """The engine's error by what is to be done about it (statuses as the Engine API lists them)."""
     words = " ".join(error.message.split())
     kind: type[EngineError] = EngineRefused
-    if error.status == _UNREACHABLE:
-        kind = EngineUnavailable
-    elif error.status == 404 and "no such image" in words.lower():
+    if error.status == 404 and "no such image" in words.lower():
         kind = ImageMissing
     elif error.status == 404 and "no such container" in words.lower():
         kind = ContainerMissing
