@@ -80,6 +80,7 @@ async def _serve(settings: Settings) -> int:
         except StorageUnavailable as error:
             raise StartError(f"The job store cannot be opened: {error.message}") from error
         stack.push_async_callback(database.close)
+        structlog.contextvars.bind_contextvars(node=me.id)
 
         engine = Engine(settings.docker_host, now)
         stack.push_async_callback(engine.close)
@@ -128,7 +129,6 @@ async def _serve(settings: Settings) -> int:
         log.info(
             "started",
             version=__version__,
-            node=me.id,
             address=settings.listen_address,
             port=runner.addresses[0][1],
             data_dir=str(directory.path),
