@@ -11,6 +11,7 @@ import signal
 import sys
 import time
 from contextlib import AsyncExitStack
+from pathlib import Path
 from typing import Any
 
 import structlog
@@ -29,9 +30,14 @@ from container_manager.engine.docker import Engine
 from container_manager.engine.watcher import Watcher
 from container_manager.errors import StorageUnavailable
 from container_manager.store.database import Database
-from container_manager.store.directory import DataDirectory, DirectoryError, secret_file
+from container_manager.store.directory import (
+    KEY_LENGTH,
+    DataDirectory,
+    DirectoryError,
+    secret_file,
+)
 from container_manager.store.jobs import MIGRATIONS
-from container_manager.store.sealing import KEY_LENGTH, Seal
+from container_manager.store.sealing import Seal
 from container_manager.work.active import ActiveJobs
 from container_manager.work.attempt import Deployer
 from container_manager.work.ledger import Ledger
@@ -62,6 +68,7 @@ def run(settings: Settings) -> int:
         StartError: it cannot start.
     """
     _log_to_stderr(settings.log_level)
+    os.umask(0o077)  # what is kept on disk is this user's alone, SQLite's files as well
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
 
@@ -73,12 +80,12 @@ async def _serve(settings: Settings) -> int:
             stack.callback(directory.close)
             me = node.Node.from_key(directory.secret("node.key", node.new_key), directory.home)
             seal = Seal(directory.secret("seal.key", lambda: secrets.token_bytes(KEY_LENGTH)))
-            token = secret_file(settings.token_file, _new_token).decode().strip()
+            token = _token(settings.token_file)
             database = Database(directory.database, MIGRATIONS)
         except DirectoryError as error:
             raise StartError(str(error)) from error
         except StorageUnavailable as error:
-            raise StartError(f"The job store cannot be opened: {error.message}") from error
+            raise StartError(error.message) from error
         stack.push_async_callback(database.close)
         structlog.contextvars.bind_contextvars(node=me.id)
 
@@ -180,8 +187,12 @@ def _stop_signals() -> asyncio.Event:
     return stopping
 
 
-def _new_token() -> bytes:
-    return secrets.token_urlsafe(32).encode() + b"\n"
+def _token(path: Path) -> str:
+    content = secret_file(path, lambda: secrets.token_urlsafe(32).encode() + b"\n")
+    try:
+        return content.decode("ascii").strip()
+    except UnicodeDecodeError as error:
+        raise StartError(f"The token in {path} is no text in ASCII.") from error
 
 
 def _log_to_stderr(level: str) -> None:
@@ -189,7 +200,10 @@ def _log_to_stderr(level: str) -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     person = sys.stderr.isatty()
     renderer: Any = (
-        structlog.dev.ConsoleRenderer() if person else structlog.processors.JSONRenderer()
+        # Where `rich` is installed, tracebacks would show the values of variables: secrets.
+        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
+        if person
+        else structlog.processors.JSONRenderer()
     )
     chain: list[Any] = [
         structlog.contextvars.merge_contextvars,

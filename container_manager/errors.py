@@ -68,6 +68,4 @@ class StorageUnavailable(ApplicationError):
     name = "storage_unavailable"
 
     def __init__(self, reason: str) -> None:
-        super().__init__(
-            f"The job store cannot be written ({reason}). Nothing was queued; try again."
-        )
+        super().__init__(f"The job store cannot be used ({reason}). Nothing was changed.")

@@ -209,6 +209,7 @@ class Job:
 
     def entered(self, phase: Phase, now: int, container: Container | None = None) -> Self:
         """The attempt has come to this phase."""
+        self._must_run()
         return self._moved(Status.RUNNING, now, phase=phase, container=container or self.container)
 
     def completed(self, container: Container, now: int) -> Self:
@@ -228,6 +229,7 @@ class Job:
 
         An attempt that was cut short by the engine's own end does not count against the limit.
         """
+        self._must_run()
         return self._moved(
             Status.PENDING,
             now,
@@ -261,6 +263,7 @@ class Job:
 
     def timing_out(self, now: int) -> Self:
         """Its container has run longer than `run_timeout` and is to be stopped."""
+        self._must_run()
         return self._changed(now, timed_out=True)
 
     def retried(self, now: int) -> Self:
@@ -283,6 +286,10 @@ class Job:
         """The engine says something new of its container, and the job stands as it did."""
         return self._changed(now, container=container)
 
+    def _must_run(self) -> None:
+        if self.status is not Status.RUNNING:
+            raise Conflict(f"The job is {self.status}, not running.", status=self.status)
+
     def _changed(self, now: int, **changes: Any) -> Self:
         return replace(self, revision=self.revision + 1, updated_at=now, **changes)
 
@@ -299,6 +306,7 @@ class Job:
             raise Conflict(
                 f"A job that is {self.status} cannot become {status}.", status=self.status
             )
+        changes.setdefault("due_at", None)
         attempt = changes.get("attempts", self.attempts)
         history = (*self.history, Entry(now, status, phase, reason, attempt))
         if len(history) > HISTORY_LENGTH:

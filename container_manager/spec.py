@@ -19,7 +19,8 @@ LABEL_PREFIX = "io.container-manager."
 
 MAX_SECONDS = 30 * 24 * 3600.0
 
-_DOMAIN = r"(?:[a-zA-Z0-9][a-zA-Z0-9.-]*|\[[0-9a-fA-F:]+\])(?::[0-9]{1,5})?"
+_LABEL = r"[a-zA-Z0-9]+(?:-+[a-zA-Z0-9]+)*"
+_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?"
 _COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
 _IMAGE = re.compile(
     rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*"

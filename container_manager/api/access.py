@@ -88,14 +88,16 @@ class Access:
         """
         host = headers.get(_HOST, "")
         origin = headers.get(_ORIGIN)
-        if origin is not None and origin.partition("://")[2].lower() != host.lower():
+        if origin is not None and (not host or origin.partition("://")[2].lower() != host.lower()):
             raise Denied(
                 403, "foreign_origin", "Calls from pages of other origins are not answered."
             )
         if (given := headers.get(_AUTHORIZATION)) is not None:
             scheme, _, token = given.partition(" ")
-            if scheme.lower() == "bearer" and hmac.compare_digest(
-                token.strip().encode(errors="replace"), self._token
+            if (
+                self._token
+                and scheme.lower() == "bearer"
+                and hmac.compare_digest(token.strip().encode(errors="replace"), self._token)
             ):
                 return
             raise self._unauthorized("The bearer token is wrong.")

@@ -43,9 +43,9 @@ def parse(body: bytes) -> Any:
     except orjson.JSONDecodeError as error:
         raise ParseError("") from error
     # Walk it once: count the keys that arrived, and hold depth and numbers to their bounds.
-    keys = 0
+    keys = depth = 0
     level: list[Any] = [document]
-    for _ in range(MAX_DEPTH + 1):
+    while level:
         below: list[Any] = []
         for value in level:
             if type(value) is dict:
@@ -53,18 +53,24 @@ def parse(body: bytes) -> Any:
                 below.extend(value.values())
             elif type(value) is list:
                 below.extend(value)
-            elif type(value) in (int, float) and not -_BOUND <= value < _BOUND:
+            elif _out_of_range(value):
                 raise ParseError("a number is out of the range of 64 bits")
-        if not below:
-            break
+        if depth == MAX_DEPTH and any(type(value) in (dict, list) for value in level):
+            raise ParseError(f"it is nested deeper than {MAX_DEPTH} levels")
+        depth += 1
         level = below
-    else:
-        raise ParseError(f"it is nested deeper than {MAX_DEPTH} levels")
     # A key that came twice is one key in the document. Whatever looks like a key inside a string
     # only makes the count higher; then the slow way decides.
     if len(_KEY.findall(body)) != keys:
         json.loads(body, object_pairs_hook=_unique)
     return document
+
+
+def _out_of_range(value: Any) -> bool:
+    if type(value) is int:
+        return not -_BOUND <= value < _BOUND
+    # As a float, the bound itself is what orjson rounds integers beyond it to.
+    return type(value) is float and not -_BOUND < value < _BOUND
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

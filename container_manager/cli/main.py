@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import difflib
 import ipaddress
+import math
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -39,6 +40,16 @@ class _Checked(click.ParamType[Any]):
         return value
 
 
+class _Number(click.FloatRange):
+    """A range that has no room for NaN, which compares as neither below nor above."""
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        number = super().convert(value, param, ctx)
+        if math.isnan(number):
+            self.fail(f"{value} is not in the range {self._describe_range()}.", param, ctx)
+        return number
+
+
 def _check_trust(value: str) -> None:
     try:
         parse_trust(value)
@@ -69,7 +80,7 @@ def _type(setting: Setting) -> click.ParamType[Any]:
         case "int":
             return click.IntRange(_whole(setting.low), _whole(setting.high))
         case "float":
-            return click.FloatRange(setting.low, setting.high)
+            return _Number(setting.low, setting.high)
         case "flag":
             return click.BOOL
         case "level":

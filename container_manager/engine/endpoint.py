@@ -94,7 +94,7 @@ def _checked(host: str, source: str, environment: Mapping[str, str]) -> Endpoint
 def _context(home: Path, environment: Mapping[str, str]) -> Endpoint | None:
     """The endpoint of the Docker context in use; None for the default one."""
     config = Path(environment.get("DOCKER_CONFIG") or home / ".docker")
-    name = environment.get("DOCKER_CONTEXT")
+    name = environment.get("DOCKER_CONTEXT") or None
     try:
         if name is None:
             name = json.loads((config / "config.json").read_bytes()).get("currentContext")

@@ -21,12 +21,15 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import apsw
+import structlog
 
-from container_manager.errors import StorageUnavailable
+from container_manager.errors import ApplicationError, StorageUnavailable
 
 T = TypeVar("T")
 Connection = apsw.Connection
 Operation = Callable[[Connection], T]
+
+log = structlog.get_logger()
 
 MAX_GROUP = 1024
 """Operations after which a commit takes no more: bounds how long the first waits for the last."""
@@ -111,8 +114,9 @@ class Database:
         """Run `operation` in the next commit; the future resolves once that is synced to disk.
 
         Operations run in the order of these calls. One that raises changes nothing, and its
-        exception is the future's; one that cannot be written raises `StorageUnavailable`. An
-        operation that was handed in is carried out, also when the future is cancelled.
+        exception is the future's (an `ApplicationError` has to be raised before anything is
+        written); one that cannot be written raises `StorageUnavailable`. An operation that was
+        handed in is carried out, also when the future is cancelled.
         """
         future: asyncio.Future[T] = self._loop.create_future()
         self._hand_in(_Write(operation, future, then))
@@ -209,7 +213,7 @@ class Database:
                 table.append(self._writer, appended)
             for write in group:
                 if write.operation is not None:
-                    write.result = write.operation(self._writer)
+                    self._operate(write, write.operation)
             self._writer.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - each one's exception goes to its own caller
             self._roll_back()
@@ -219,6 +223,12 @@ class Database:
             else:
                 group[0].error = _translated(error)
 
+    def _operate(self, write: _Write, operation: Operation[Any]) -> None:
+        try:
+            write.result = operation(self._writer)
+        except ApplicationError as refusal:
+            write.error = refusal  # it has written nothing, and concerns nobody else
+
     def _roll_back(self) -> None:
         # A full disk rolls the transaction back by itself; a second roll-back would be an error.
         if self._writer.in_transaction:
@@ -227,7 +237,11 @@ class Database:
 
 def _settle(group: list[_Write]) -> None:
     for write in group:
-        write.settle()
+        try:
+            write.settle()
+        except Exception:
+            # A defect in what was to be told; the others' results are no less true for it.
+            log.exception("telling of a commit broke")
 
 
 def _translated(error: Exception) -> Exception:

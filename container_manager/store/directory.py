@@ -8,6 +8,9 @@ import socket
 from collections.abc import Callable
 from pathlib import Path
 
+KEY_LENGTH = 32
+"""Bytes of each key: of an Ed25519 key as of a ChaCha20-Poly1305 one."""
+
 
 class DirectoryError(Exception):
     """The data directory cannot be used; the message says why and what to do."""
@@ -51,8 +54,14 @@ class DataDirectory:
         return self.path / "jobs.sqlite"
 
     def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
-        """The content of the key file `name`, made by `make` on the first start, mode 0600."""
-        return secret_file(self.path / name, make)
+        """The 32 bytes of the key file `name`, made by `make` on the first start, mode 0600."""
+        key = secret_file(self.path / name, make)
+        if len(key) != KEY_LENGTH:
+            raise DirectoryError(
+                f"{self.path / name} is no key: it holds {len(key)} bytes instead of {KEY_LENGTH}. "
+                "Restore it from a backup."
+            )
+        return key
 
     def close(self) -> None:
         """Let another daemon have it."""
@@ -76,6 +85,19 @@ def secret_file(path: Path, make: Callable[[], bytes]) -> bytes:
                 file.flush()
                 os.fsync(file.fileno())
             part.rename(path)
-        return path.read_bytes()
+            _sync(path.parent)
+        content = path.read_bytes()
     except OSError as error:
         raise DirectoryError(f"{path} cannot be read or made ({error.strerror}).") from error
+    if not content.strip():
+        raise DirectoryError(f"{path} is empty. Restore it, or remove it to have a new one made.")
+    return content
+
+
+def _sync(directory: Path) -> None:
+    """Bring the names in a directory to disk."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

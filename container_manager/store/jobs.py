@@ -200,7 +200,7 @@ def followed_ids(connection: Connection) -> list[str]:
 def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None) -> Page:
     """Up to `limit` jobs that fit `wanted`, older than the one `cursor` names, newest first."""
     before = _key(cursor) if cursor else b"\xff" * 16
-    since = (wanted.since or 0) // 1000
+    since = max(wanted.since or 0, 0) // 1000
     # A UUIDv7 begins with the milliseconds of its making.
     oldest = since.to_bytes(6, "big") + bytes(10)
     jobs: list[Job] = []

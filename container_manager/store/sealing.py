@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.ciphers.aead import ChaCha20Poly1305
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-KEY_LENGTH = 32
+_KEY_LENGTH = 32
 _NONCE_LENGTH = 12
 
 
@@ -63,4 +63,4 @@ class Seal:
 
 def _derived(key: bytes, use: bytes) -> bytes:
     info = b"container-manager " + use
-    return HKDF(algorithm=SHA256(), length=KEY_LENGTH, salt=None, info=info).derive(key)
+    return HKDF(algorithm=SHA256(), length=_KEY_LENGTH, salt=None, info=info).derive(key)

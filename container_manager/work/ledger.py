@@ -76,7 +76,9 @@ class Ledger:
         job_id = self._ids.new(now)
         self._queue.admit(job_id)
         sealed = self._seal.close(spec.env, job_id)
-        job = Job.new(id=job_id, node=self._node, spec=spec, sealed_env=sealed, now=now)
+        # From here on the environment is in its seal alone.
+        public = spec.model_copy(update={"env": {}}) if spec.env else spec
+        job = Job.new(id=job_id, node=self._node, spec=public, sealed_env=sealed, now=now)
         values = jobs.row(job)
 
         def then(kept_id: str | None, error: BaseException | None) -> None:
@@ -114,11 +116,12 @@ class Ledger:
             StorageUnavailable: it could not be written; the job is as it was.
         """
         moved = False
+        if (canonical := _canonical(job_id)) is None:
+            raise JobNotFound(job_id)
 
         def apply(connection: Connection) -> Job:
             nonlocal moved
-            before = jobs.get(connection, job_id)
-            if before is None:
+            if (before := jobs.get(connection, canonical)) is None:
                 raise JobNotFound(job_id)
             after = step(before)
             if after is not before:
@@ -155,9 +158,7 @@ class Ledger:
 
     def find(self, job_id: str) -> Job | None:
         """The job of this id, if there is one."""
-        try:
-            canonical = str(UUID(job_id))
-        except ValueError:
+        if (canonical := _canonical(job_id)) is None:
             return None
         return self._database.read(lambda connection: jobs.get(connection, canonical))
 
@@ -252,6 +253,14 @@ class Ledger:
     def _fingerprint(self, spec: Spec) -> bytes:
         document = spec.model_dump()
         return self._seal.fingerprint(orjson.dumps(document, option=orjson.OPT_SORT_KEYS))
+
+
+def _canonical(job_id: str) -> str | None:
+    """The id as the store has it; None where it is none."""
+    try:
+        return str(UUID(job_id))
+    except ValueError:
+        return None
 
 
 def _same(kept: tuple[bytes, str], fingerprint: bytes) -> str:

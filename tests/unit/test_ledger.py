@@ -1,0 +1,251 @@
+"""The ledger: jobs come to be, change and are told of, on a real database."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from container_manager.errors import Conflict, JobNotFound, QueueFull, StorageUnavailable
+from container_manager.job import Job, Phase, Status
+from container_manager.spec import Spec
+from container_manager.store.jobs import Filter
+from tests.unit.builders import CANARY, NODE, Clock, Rooms, bring, container, new_job, opened
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+NGINX = Spec(image="nginx")
+UNKNOWN = "01ba60d3-3800-7000-a117-c343e06ae86f"
+
+
+async def test_a_created_job_is_kept_and_waits_for_a_worker(rooms: Rooms) -> None:
+    job = await rooms.ledger.create(NGINX)
+    assert rooms.ledger.get(job.id) == job
+    assert (job.status, job.node, job.spec) == (Status.PENDING, NODE, NGINX)
+    assert rooms.ledger.created == 1
+    assert await rooms.queue.take() == job.id
+
+
+async def test_the_environment_is_kept_sealed(rooms: Rooms) -> None:
+    job = await rooms.ledger.create(Spec(image="nginx", env={"PASSWORD": CANARY}))
+    assert CANARY not in repr(rooms.ledger.get(job.id))
+    assert rooms.ledger.get(job.id).sealed_env is not None
+    dump = rooms.database.read(lambda c: list(c.execute("SELECT * FROM job")))
+    assert CANARY not in repr(dump)
+
+
+async def test_what_create_gives_is_the_job_as_it_is_kept(rooms: Rooms) -> None:
+    for key in (None, "key", "key"):
+        job = await rooms.ledger.create(Spec(image="nginx", env={"PASSWORD": CANARY}), key)
+        assert job == rooms.ledger.get(job.id)
+
+
+async def test_what_is_not_there_is_not_found(rooms: Rooms) -> None:
+    for job_id in (UNKNOWN, "", "x", "0" * 32):
+        assert rooms.ledger.find(job_id) is None
+        with pytest.raises(JobNotFound):
+            rooms.ledger.get(job_id)
+        with pytest.raises(JobNotFound):
+            await rooms.ledger.change(job_id, lambda j: j)
+        with pytest.raises(JobNotFound):
+            await rooms.ledger.retry(job_id)
+        with pytest.raises(JobNotFound):
+            await rooms.ledger.wait(job_id, 0)
+
+
+async def test_a_step_that_refuses_changes_nothing(rooms: Rooms) -> None:
+    job = await rooms.ledger.create(NGINX)
+    with pytest.raises(Conflict):
+        await rooms.ledger.change(job.id, lambda j: j.retried(rooms.ledger.now()))
+    assert rooms.ledger.get(job.id) == job
+    assert await rooms.ledger.change(job.id, lambda j: j) == job
+    assert len(rooms.queue) == 1
+
+
+async def test_changes_at_the_same_time_follow_each_other(rooms: Rooms) -> None:
+    job = await bring(rooms.ledger, await rooms.ledger.create(NGINX), Status.RUNNING)
+    now = rooms.ledger.now()
+    changes = [
+        rooms.ledger.change(job.id, lambda j, n=n: j.entered(Phase.PULLING, now + n))
+        for n in range(20)
+    ]
+    revisions = [after.revision for after in await asyncio.gather(*changes)]
+    assert revisions == [job.revision + n for n in range(1, 21)]
+
+
+async def test_a_change_is_made_though_its_caller_has_gone(rooms: Rooms) -> None:
+    job = await rooms.ledger.create(NGINX)
+    rooms.ledger.change(job.id, lambda j: j.cancelling(rooms.ledger.now())).cancel()
+    creating = asyncio.create_task(rooms.ledger.create(NGINX))
+    await asyncio.sleep(0)  # it has handed in its write, and is cancelled while it waits for it
+    creating.cancel()
+    await asyncio.gather(creating, return_exceptions=True)
+    await rooms.database.write(lambda c: None)
+    assert rooms.ledger.get(job.id).status is Status.CANCELLED
+    page = await rooms.ledger.page(Filter(), 10, None)
+    assert [one.status for one in page.jobs] == [Status.PENDING, Status.CANCELLED]
+    assert await rooms.queue.take() == page.jobs[0].id
+
+
+async def test_a_full_queue_refuses_and_keeps_nothing(tmp_path: Path, clock: Clock) -> None:
+    async with opened(tmp_path, clock, queue_size=3) as rooms:
+        made = await asyncio.gather(
+            *(rooms.ledger.create(NGINX) for _ in range(5)), return_exceptions=True
+        )
+        assert [type(one) for one in made] == [Job] * 3 + [QueueFull] * 2
+        assert len((await rooms.ledger.page(Filter(), 10, None)).jobs) == 3
+        await rooms.queue.take()
+        await rooms.ledger.create(NGINX)
+
+
+async def test_a_store_that_is_full_gives_the_place_back(rooms: Rooms) -> None:
+    pages = await rooms.database.write(lambda c: c.pragma("page_count"))
+    await rooms.database.write(lambda c: c.pragma("max_page_count", pages))
+    large = Spec(image="nginx", arguments=["x" * 20_000])
+    for key in (None, "key"):
+        with pytest.raises(StorageUnavailable):
+            await rooms.ledger.create(large, key)
+        assert len(rooms.queue) == 0
+    await rooms.database.write(lambda c: c.pragma("max_page_count", 10_000))
+    job = await rooms.ledger.create(large, "key")
+    assert rooms.ledger.created == 1
+    assert await rooms.queue.take() == job.id
+
+
+# Retrying
+
+
+@pytest.mark.parametrize("status", [Status.FAILED, Status.CANCELLED, Status.LOST])
+async def test_what_has_ended_badly_is_tried_again(rooms: Rooms, status: Status) -> None:
+    job = await bring(rooms.ledger, await rooms.ledger.create(NGINX), status)
+    assert len(rooms.queue) == 0
+    assert (await rooms.ledger.retry(job.id)).status is Status.PENDING
+    assert await rooms.queue.take() == job.id
+
+
+@pytest.mark.parametrize("status", [Status.PENDING, Status.RUNNING, Status.COMPLETE])
+async def test_what_runs_or_is_complete_is_not_tried_again(rooms: Rooms, status: Status) -> None:
+    job = await bring(rooms.ledger, await rooms.ledger.create(NGINX), status)
+    with pytest.raises(Conflict):
+        await rooms.ledger.retry(job.id)
+    assert rooms.ledger.get(job.id) == job
+
+
+async def test_retrying_needs_a_place_in_the_queue_and_refuses_first(
+    tmp_path: Path, clock: Clock
+) -> None:
+    async with opened(tmp_path, clock, queue_size=1) as rooms:
+        failed = await bring(rooms.ledger, await rooms.ledger.create(NGINX), Status.FAILED)
+        waiting = await rooms.ledger.create(NGINX)
+        with pytest.raises(QueueFull):
+            await rooms.ledger.retry(failed.id)
+        with pytest.raises(Conflict):
+            await rooms.ledger.retry(waiting.id)
+
+
+async def test_a_failed_attempt_is_taken_up_again_when_it_is_due(
+    rooms: Rooms, clock: Clock
+) -> None:
+    job = await bring(rooms.ledger, await rooms.ledger.create(NGINX), Status.RUNNING)
+    due_at = clock() + 20_000
+    await rooms.ledger.change(
+        job.id, lambda j: j.retrying("no", None, clock(), due_at, counts=True)
+    )
+    assert len(rooms.queue) == 1
+    begun = asyncio.get_running_loop().time()
+    async with asyncio.timeout(5):
+        assert await rooms.queue.take() == job.id
+    assert asyncio.get_running_loop().time() - begun >= 0.015
+
+
+# Waiting
+
+
+async def test_waiting_ends_when_the_job_does(rooms: Rooms) -> None:
+    job = await rooms.ledger.create(NGINX)
+    waiting = [asyncio.create_task(rooms.ledger.wait(job.id, 30)) for _ in range(3)]
+    await bring(rooms.ledger, job, Status.RUNNING)
+    assert not any(waiter.done() for waiter in waiting)
+    ended = await rooms.ledger.change(job.id, lambda j: j.failed("no", None, rooms.ledger.now()))
+    async with asyncio.timeout(5):
+        assert await asyncio.gather(*waiting) == [ended] * 3
+    assert await rooms.ledger.wait(job.id, 30) == ended
+    assert rooms.ledger.outcomes == {Status.FAILED: 1}
+
+
+async def test_waiting_ends_after_its_time_with_the_job_as_it_is(rooms: Rooms) -> None:
+    job = await rooms.ledger.create(NGINX)
+    async with asyncio.timeout(5):
+        assert await rooms.ledger.wait(job.id, 0) == job
+        assert await rooms.ledger.wait(job.id, 0.01) == job
+
+
+async def test_one_who_waits_no_more_does_not_disturb_the_others(rooms: Rooms) -> None:
+    job = await rooms.ledger.create(NGINX)
+    gone, stays = (asyncio.create_task(rooms.ledger.wait(job.id, 30)) for _ in range(2))
+    await asyncio.sleep(0)
+    gone.cancel()
+    await rooms.ledger.change(job.id, lambda j: j.cancelling(rooms.ledger.now()))
+    async with asyncio.timeout(5):
+        assert (await stays).status is Status.CANCELLED
+
+
+# Coming back
+
+
+async def test_after_reopening_what_was_cut_short_comes_first_then_by_age(
+    tmp_path: Path, clock: Clock
+) -> None:
+    async with opened(tmp_path, clock) as rooms:
+        ledger = rooms.ledger
+        jobs = [await ledger.create(NGINX) for _ in range(7)]
+        waits, later, interrupted, followed, ended, failed, last = jobs
+        await bring(ledger, later, Status.RUNNING)
+        due_at = clock() + 60_010_000
+        await ledger.change(
+            later.id, lambda j: j.retrying("no", None, clock(), due_at, counts=True)
+        )
+        await bring(ledger, interrupted, Status.RUNNING)
+        await bring(ledger, followed, Status.RUNNING)
+        seen = container("running")
+        followed = await ledger.change(
+            followed.id, lambda j: j.entered(Phase.VERIFYING, clock(), seen)
+        )
+        await bring(ledger, ended, Status.COMPLETE)
+        await bring(ledger, failed, Status.FAILED)
+    clock.advance(60)
+    async with opened(tmp_path, clock) as rooms:
+        rooms.ledger.enqueue_waiting()
+        assert len(rooms.queue) == 4
+        async with asyncio.timeout(5):
+            taken = [await rooms.queue.take() for _ in range(4)]
+        assert taken == [interrupted.id, waits.id, last.id, later.id]
+        assert await rooms.ledger.followed_ids() == [followed.id]
+
+
+async def test_a_job_is_followed_while_its_container_can_change(rooms: Rooms) -> None:
+    job = await bring(rooms.ledger, await rooms.ledger.create(NGINX), Status.RUNNING)
+    assert await rooms.ledger.followed_ids() == []
+    up = container("running")
+    await rooms.ledger.change(job.id, lambda j: j.completed(up, rooms.ledger.now()))
+    assert await rooms.ledger.followed_ids() == [job.id]
+    gone = container("exited")
+    await rooms.ledger.change(job.id, lambda j: j.observed(gone, rooms.ledger.now()))
+    assert await rooms.ledger.followed_ids() == []
+
+
+async def test_a_job_that_was_found_by_its_labels_is_kept_unless_it_is_known(rooms: Rooms) -> None:
+    found = new_job(env={"A": CANARY}).claimed(rooms.ledger.now())
+    await rooms.ledger.restore(found)
+    kept = rooms.ledger.get(found.id)
+    assert (kept.status, kept.attempts, kept.spec.env) == (Status.RUNNING, 1, {})
+    assert kept.sealed_env is not None
+    assert await rooms.queue.take() == found.id
+    known = await bring(rooms.ledger, await rooms.ledger.create(NGINX), Status.COMPLETE)
+    await rooms.ledger.restore(replace(found, id=known.id))
+    assert rooms.ledger.get(known.id) == known
+    assert len(rooms.queue) == 0

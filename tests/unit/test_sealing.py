@@ -1,0 +1,56 @@
+"""Sealing: what is closed for one job with one key opens for no other."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from container_manager.store.sealing import Seal, SealBroken
+from tests.unit.builders import CANARY, texts, words
+
+KEY = bytes(range(32))
+environments = st.dictionaries(words, texts, min_size=1, max_size=5)
+
+
+@given(environments, words)
+def test_what_was_sealed_opens_again(env: dict[str, str], job_id: str) -> None:
+    sealed = Seal(KEY).close(env, job_id)
+    assert Seal(KEY).open(sealed, job_id) == env
+
+
+def test_no_environment_needs_no_seal() -> None:
+    assert Seal(KEY).close({}, "a") is None
+    assert Seal(KEY).open(None, "a") == {}
+
+
+def test_it_opens_neither_for_another_job_nor_with_another_key() -> None:
+    sealed = Seal(KEY).close({"A": CANARY}, "a")
+    with pytest.raises(SealBroken) as broken:
+        Seal(KEY).open(sealed, "b")
+    assert CANARY not in str(broken.value)
+    with pytest.raises(SealBroken):
+        Seal(bytes(32)).open(sealed, "a")
+
+
+@given(st.integers(0), st.integers(0, 7))
+def test_a_single_changed_bit_breaks_the_seal(place: int, bit: int) -> None:
+    sealed = bytearray(Seal(KEY).close({"A": CANARY}, "a") or b"")
+    sealed[place % len(sealed)] ^= 1 << bit
+    with pytest.raises(SealBroken):
+        Seal(KEY).open(bytes(sealed), "a")
+
+
+def test_nothing_of_the_environment_shows_and_no_two_seals_are_the_same() -> None:
+    seal = Seal(KEY)
+    one, other = (seal.close({"PASSWORD": CANARY}, "a") or b"" for _ in range(2))
+    assert CANARY.encode() not in one
+    assert b"PASSWORD" not in one
+    assert one != other
+
+
+def test_fingerprints_tell_sameness_to_holders_of_the_key_alone() -> None:
+    assert Seal(KEY).fingerprint(b"x") == Seal(KEY).fingerprint(b"x")
+    assert len(Seal(KEY).fingerprint(b"x")) == 32
+    assert Seal(KEY).fingerprint(b"x") != Seal(KEY).fingerprint(b"y")
+    assert Seal(KEY).fingerprint(b"x") != Seal(bytes(32)).fingerprint(b"x")
