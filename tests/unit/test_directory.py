@@ -135,6 +135,6 @@ def test_a_secret_that_cannot_be_kept_is_an_error_too(tmp_path: Path) -> None:
 def test_a_key_file_that_holds_no_key_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "key").write_bytes(content)
     directory = DataDirectory(tmp_path)
-    with pytest.raises(DirectoryError, match="key is (empty|no key)"):
+    with pytest.raises(DirectoryError, match=r"key is (empty|no key)"):
         directory.secret("key", lambda: b"k" * 32)
     directory.close()
