@@ -85,7 +85,7 @@ async def _serve(settings: Settings) -> int:
         except DirectoryError as error:
             raise StartError(str(error)) from error
         except StorageUnavailable as error:
-            raise StartError(error.message) from error
+            raise StartError(f"{directory.database}: {error.message}") from error
         stack.push_async_callback(database.close)
         structlog.contextvars.bind_contextvars(node=me.id)
 

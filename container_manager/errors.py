@@ -27,9 +27,8 @@ class JobNotFound(ApplicationError):
     code = -32001
     name = "job_not_found"
 
-    def __init__(self, job_id: str) -> None:
+    def __init__(self) -> None:
         super().__init__("No such job. ContainerService.List shows the jobs that there are.")
-        self.data["job_id"] = job_id
 
 
 class QueueFull(ApplicationError):

@@ -141,7 +141,7 @@ class Spec(Model):
     pull: Literal["missing", "always", "never"] = Field(
         default="missing", description="When the image is pulled before the container is created."
     )
-    retry: Retry = Field(default_factory=Retry, description="How failed deployments are retried.")
+    retry: Retry = Field(default=Retry(), description="How failed deployments are retried.")
     deploy_timeout: Seconds = Field(
         default=900.0,
         description="Seconds that one attempt may take from its start until the container is up, "

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import Callable
 from typing import Any
 
 import orjson
 from aiohttp import web
+from aiohttp.http_exceptions import HttpProcessingError
 
 from container_manager.api.access import Access, Denied
 from container_manager.api.dispatch import Dispatcher
 from container_manager.api.metrics import Metrics
 
 MAX_BODY = 1024 * 1024
+BODY_TIMEOUT = 30.0
+"""Seconds in which a body has to come, so that nobody holds connections by sending slowly."""
 Readiness = Callable[[], dict[str, Any]]
 """What `/readyz` answers; its `ready` decides between 200 and 503."""
 
@@ -37,7 +42,16 @@ class App:
         app.router.add_get("/livez", self._livez)
         app.router.add_get("/readyz", self._readyz)
         # No access log: it costs a third of the throughput, and /metrics counts the calls.
-        return web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=2.0)
+        # Bodies are never unpacked: there is no bomb to be made of them.
+        _SERVER_LOG.addFilter(_worth_logging)
+        return web.AppRunner(
+            app,
+            access_log=None,
+            handle_signals=False,
+            shutdown_timeout=2.0,
+            auto_decompress=False,
+            logger=_SERVER_LOG,
+        )
 
     async def _jrpc(self, request: web.Request) -> web.Response:
         headers = request.headers
@@ -52,12 +66,23 @@ class App:
                 "unsupported_media_type",
                 'The body has to be JSON and to say so: -H "Content-Type: application/json".',
             )
+        if headers.get("Content-Encoding", "identity").lower() != "identity":
+            return _error(
+                415, "unsupported_encoding", "Compressed bodies are not taken; send it plain."
+            )
         if (request.content_length or 0) > MAX_BODY:
             return _too_large()
         try:
-            body = await request.read()
+            body = await _body(request)
         except web.HTTPRequestEntityTooLarge:
             return _too_large()
+        except TimeoutError:
+            return _error(
+                408, "request_timeout", f"The body did not come within {BODY_TIMEOUT:g} s."
+            )
+        except (HttpProcessingError, ConnectionError):
+            # The caller's connection broke, or what came over it is no HTTP.
+            return _error(400, "bad_request", "The body did not come whole.")
         answer = await self._dispatcher.handle(body, None)
         if answer is None:
             return web.Response(status=204)
@@ -84,6 +109,22 @@ class App:
             # A probe from elsewhere learns what it has to know, and no more.
             state = {"ready": state["ready"]}
         return web.Response(status=status, body=orjson.dumps(state) + b"\n", headers=_JSON)
+
+
+_SERVER_LOG = logging.getLogger("container_manager.http")
+
+
+async def _body(request: web.Request) -> bytes:
+    if request.content.is_eof():  # it came with its head, as nearly all do
+        return await request.read()
+    async with asyncio.timeout(BODY_TIMEOUT):
+        return await request.read()
+
+
+def _worth_logging(record: logging.LogRecord) -> bool:
+    """Whether it is our fault: anybody can send what is no HTTP, and hang up."""
+    error = record.exc_info[1] if record.exc_info else None
+    return not isinstance(error, HttpProcessingError | ConnectionError)
 
 
 _JSON = {"Content-Type": "application/json"}

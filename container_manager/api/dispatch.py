@@ -47,10 +47,13 @@ class Dispatcher:
         try:
             document = parse(body)
         except ParseError as error:
+            self._observe("unknown", -32700)
             return orjson.dumps(_error(-32700, "Parse error", str(error), None))
         if type(document) is not list:
             answer = await self._answer(document, context)
             return None if answer is None else orjson.dumps(answer)
+        if not 0 < len(document) <= MAX_BATCH:
+            self._observe("unknown", -32600)
         if not document:
             return orjson.dumps(_error(-32600, "Invalid Request", "", None))
         if len(document) > MAX_BATCH:

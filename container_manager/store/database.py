@@ -219,6 +219,7 @@ class Database:
             self._roll_back()
             if len(group) > 1:
                 for write in group:
+                    write.result = write.error = None
                     self._commit([write])
             else:
                 group[0].error = _translated(error)

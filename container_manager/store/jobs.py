@@ -118,9 +118,9 @@ def _key(job_id: str) -> bytes:
 
 
 def encode_spec(spec: Spec) -> bytes:
-    """The spec as stored: what differs from the defaults, and never the environment."""
+    """The spec as stored: what its caller has set, and never the environment."""
     # By the base class's own serialiser, so that a call's further fields are no part of it.
-    return _SPEC.to_json(spec, exclude=_SECRET, exclude_defaults=True)
+    return _SPEC.to_json(spec, exclude=_SECRET, exclude_unset=True)
 
 
 def _body(job: Job) -> bytes:

@@ -117,12 +117,12 @@ class Ledger:
         """
         moved = False
         if (canonical := _canonical(job_id)) is None:
-            raise JobNotFound(job_id)
+            raise JobNotFound
 
         def apply(connection: Connection) -> Job:
             nonlocal moved
             if (before := jobs.get(connection, canonical)) is None:
-                raise JobNotFound(job_id)
+                raise JobNotFound
             after = step(before)
             if after is not before:
                 jobs.update(connection, after)
@@ -169,7 +169,7 @@ class Ledger:
             JobNotFound: there is none.
         """
         if (job := self.find(job_id)) is None:
-            raise JobNotFound(job_id)
+            raise JobNotFound
         return job
 
     async def page(self, wanted: jobs.Filter, limit: int, cursor: str | None) -> jobs.Page:

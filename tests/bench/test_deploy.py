@@ -1,0 +1,256 @@
+"""From Create until the container is up, against the engine's own calls without us.
+
+A deployment takes a hundred milliseconds and more, and the engine's own time varies by more than
+what we may add. So both sides deploy the same document in pairs, back to back, now the one first
+and now the other, and what counts is the median of the pairs' differences.
+
+On a machine where even that is too rough, the second bench takes the engine's time out: a proxy
+before the engine, which both sides go through, notes when the engine is at work.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from statistics import median
+from typing import TYPE_CHECKING
+
+import aiodocker
+import pytest
+
+from container_manager.engine.document import container_document
+from container_manager.spec import LABEL_PREFIX, Spec
+from tests.bench.figures import Row, median_interval, overlap, paired_difference
+from tests.support.waiting import eventually
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.bench.conftest import Report
+    from tests.conftest import MakeDaemon
+    from tests.support.daemon import Daemon
+    from tests.support.engine_proxy import EngineProxy
+    from tests.support.hooks import Exchange
+
+pytestmark = pytest.mark.bench
+
+PAIRS = 120
+PAIRS_BY_PROXY = 60
+WARM_UP = 5
+RATIO = 1.02
+OUTSIDE_MS = 3.0
+SETTLE_OFF = ("--settle", "0")
+
+
+async def test_create_to_complete(
+    daemon: MakeDaemon, docker: aiodocker.Docker, image: str, report: Report, tmp_path: Path
+) -> None:
+    node = await daemon(*SETTLE_OFF)
+    raw = _Raw(docker, image, home=f"bench:{tmp_path / 'raw'}")
+    ours, theirs = await _pairs(node, raw, PAIRS)
+
+    mine, other = ([1000 * one.seconds for one in side] for side in (ours, theirs))
+    ratio = median(mine) / median(other)
+    differences = paired_difference(mine, other)
+    outside = median(differences)
+    low, high = median_interval(differences)
+    create, wait = (
+        1000 * median(times)
+        for times in ([one.acknowledged for one in ours], [one.asked for one in ours])
+    )
+    report(
+        Row(
+            f"Create to complete, one at a time, p50 of {PAIRS} pairs",
+            f"{median(mine):.1f} ms",
+            f"{median(other):.1f} ms (raw aiodocker create, start, inspect)",
+        ),
+        Row(
+            "Create to complete: ratio of p50s, or the p50 of the paired difference",
+            f"{ratio:.3f}, {outside:+.2f} ms (95 %: {low:+.2f} to {high:+.2f})",
+            "1, 0 ms",
+            f"≤ {RATIO:g}, or ≤ {OUTSIDE_MS:g} ms",
+            ratio <= RATIO or outside <= OUTSIDE_MS,
+        ),
+        Row(
+            "Create to complete: the client's two calls by themselves, p50",
+            f"{create:.2f} ms (Create), {wait:.2f} ms (Wait for what is done)",
+            "-",
+        ),
+    )
+
+
+async def test_time_outside_the_engines_calls(
+    daemon: MakeDaemon, engine_proxy: EngineProxy, image: str, report: Report, tmp_path: Path
+) -> None:
+    clock = _EngineClock(engine_proxy)
+    node = await daemon(*SETTLE_OFF, docker_host=engine_proxy.url)
+    async with aiodocker.Docker(engine_proxy.url) as docker:
+        raw = _Raw(docker, image, home=f"bench:{tmp_path / 'raw'}")
+        ours, theirs = await _pairs(node, raw, PAIRS_BY_PROXY)
+
+    mine, other = ([1000 * clock.outside(one) for one in side] for side in (ours, theirs))
+    # The way to the engine and back by HTTP, and the proxy's own time, are in both.
+    differences = paired_difference(mine, other)
+    added = median(differences)
+    low, high = median_interval(differences)
+    report(
+        Row(
+            f"Create to complete: time outside the engine's calls, p50 of {PAIRS_BY_PROXY} pairs",
+            f"{median(mine):.2f} ms",
+            f"{median(other):.2f} ms (raw aiodocker by the same proxy)",
+        ),
+        Row(
+            "Create to complete: of that, ours alone (paired)",
+            f"{added:.2f} ms (95 %: {low:.2f} to {high:.2f})",
+            "0 ms",
+            f"≤ {OUTSIDE_MS:g} ms",
+            added <= OUTSIDE_MS,
+        ),
+    )
+
+
+# The pairs
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Deployed:
+    """One deployment, as its client saw it."""
+
+    job: str = ""
+    container: str
+    began: float
+    ended: float
+    acknowledged: float = 0.0
+    """Seconds that Create took to answer."""
+    asked: float = 0.0
+    """Seconds that Wait takes where there is nothing to wait for."""
+
+    @property
+    def seconds(self) -> float:
+        return self.ended - self.began
+
+
+async def _pairs(node: Daemon, raw: _Raw, count: int) -> tuple[list[_Deployed], list[_Deployed]]:
+    """Ours and the other side's deployments, pair by pair; the first few are not counted."""
+    image = raw.spec.image
+    ours: list[_Deployed] = []
+    theirs: list[_Deployed] = []
+    with _no_collections():
+        for number in range(-WARM_UP, count):
+            if number % 2:
+                mine = await _deploy(node, image)
+                other = await raw.deploy(number)
+            else:
+                other = await raw.deploy(number)
+                mine = await _deploy(node, image)
+            # Removed between the pairs, so that neither the removals nor a growing number of
+            # containers are in what is measured.
+            for deployed in (other, mine):
+                await raw.remove(deployed.container)
+            await _noticed(node, mine)
+            if number >= 0:
+                ours.append(mine)
+                theirs.append(other)
+    return ours, theirs
+
+
+async def _deploy(node: Daemon, image: str) -> _Deployed:
+    """Our side: what a client sees."""
+    began = time.perf_counter()
+    job_id = await node.create(image)
+    created = time.perf_counter()
+    job = await node.wait(job_id)
+    ended = time.perf_counter()
+    assert job["status"] == "complete", job
+    await node.wait(job_id)
+    return _Deployed(
+        job=job_id,
+        container=job["container"]["id"],
+        began=began,
+        ended=ended,
+        acknowledged=created - began,
+        asked=time.perf_counter() - ended,
+    )
+
+
+async def _noticed(node: Daemon, deployed: _Deployed) -> None:
+    """Let the daemon look at the removed container now, and not while the next pair is measured."""
+
+    async def noticed() -> bool:
+        job = await node.status(deployed.job)
+        return bool(job["container"]["state"] == "removed")
+
+    await eventually(noticed)
+
+
+class _Raw:
+    """The other side: the same document, asked of the engine with nothing in between."""
+
+    def __init__(self, docker: aiodocker.Docker, image: str, *, home: str) -> None:
+        self._docker = docker
+        self._home = home
+        self.spec = Spec(image=image)
+
+    async def deploy(self, number: int) -> _Deployed:
+        """Create, start, inspect."""
+        name = f"cm-raw-{number + WARM_UP:08}"
+        # As many as a job's, but for the one that would make it a job in the daemon's eyes.
+        labels = {
+            f"{LABEL_PREFIX}node": "0" * 32,
+            f"{LABEL_PREFIX}home": self._home,
+            f"{LABEL_PREFIX}epoch": "1",
+            f"{LABEL_PREFIX}attempt": "1",
+            f"{LABEL_PREFIX}type": "service",
+            "bench": name,
+        }
+        began = time.perf_counter()
+        document = container_document(self.spec, {}, labels)
+        container = await self._docker.containers.create(document, name=name)
+        await container.start()
+        seen = await container.show()
+        ended = time.perf_counter()
+        assert seen["State"]["Running"], seen["State"]
+        return _Deployed(container=container.id, began=began, ended=ended)
+
+    async def remove(self, container: str) -> None:
+        """Remove a container of either side, running as it is."""
+        await self._docker.containers.container(container).delete(force=True, v=True)
+
+
+@contextmanager
+def _no_collections() -> Iterator[None]:
+    """A collection of the test's own garbage must not fall into either side's time."""
+    gc.collect()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
+
+
+# The engine's time
+
+
+class _EngineClock:
+    """When the engine was at a call, as the proxy before it saw it."""
+
+    def __init__(self, proxy: EngineProxy) -> None:
+        self._begun: dict[Exchange, float] = {}
+        self._calls: list[tuple[float, float]] = []
+        # Not the stream of events, which goes on for ever.
+        calls = r"(?!GET /events)"
+        proxy.before(calls, self._begin, times=None)
+        proxy.after(calls, self._end, times=None)
+
+    def outside(self, deployed: _Deployed) -> float:
+        """The seconds of a deployment in which the engine was at no call."""
+        return deployed.seconds - overlap(self._calls, deployed.began, deployed.ended)
+
+    def _begin(self, exchange: Exchange) -> None:
+        self._begun[exchange] = time.perf_counter()
+
+    def _end(self, exchange: Exchange) -> None:
+        self._calls.append((self._begun.pop(exchange), time.perf_counter()))
