@@ -77,12 +77,11 @@ class ContainerService:
 
     async def create(self, params: CreateParams) -> views.CreateView:
         """Queue a container. The answer comes once the job is on disk."""
-        job = await self._ledger.create(params, params.idempotency_key)
-        return {
-            "job_id": job.id,
-            "message": "Job created successfully",
-            "status": job.status.value,
-        }
+        job_id = await self._ledger.create(params, params.idempotency_key)
+        # A job that its key has brought back may be further on; a new one is not.
+        known = params.idempotency_key is not None
+        status = self._ledger.get(job_id).status if known else Status.PENDING
+        return {"job_id": job_id, "message": "Job created successfully", "status": status.value}
 
     async def status(self, params: JobParams) -> views.JobView:
         """How a job stands, and what the engine last said of its container."""

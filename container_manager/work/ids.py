@@ -23,7 +23,5 @@ class JobIds:
         self._last = max((now // 1000) << 12, self._last + 1)
         moment, counter = self._last >> 12, self._last & 0xFFF
         rest = 1 << 63 | self._random.getrandbits(62)
-        return (
-            f"{moment >> 16:08x}-{moment & 0xFFFF:04x}-7{counter:03x}"
-            f"-{rest >> 48:04x}-{rest & 0xFFFFFFFFFFFF:012x}"
-        )
+        digits = f"{moment:012x}7{counter:03x}{rest:016x}"
+        return "-".join((digits[:8], digits[8:12], digits[12:16], digits[16:20], digits[20:]))

@@ -62,8 +62,8 @@ class Ledger:
 
     # -- making and changing -------------------------------------------------------------------
 
-    async def create(self, spec: Spec, idempotency_key: str | None = None) -> Job:
-        """Keep a new job and give it once it is on disk; with a known key, the job of that key.
+    async def create(self, spec: Spec, idempotency_key: str | None = None) -> str:
+        """Keep a new job and give its id once it is on disk; with a known key, that of its job.
 
         Raises:
             QueueFull: too many jobs wait.
@@ -75,11 +75,7 @@ class Ledger:
         now = self.now()
         job_id = self._ids.new(now)
         self._queue.admit(job_id)
-        sealed = self._seal.close(spec.env, job_id)
-        # From here on the environment is in its seal alone.
-        public = spec.model_copy(update={"env": {}}) if spec.env else spec
-        job = Job.new(id=job_id, node=self._node, spec=public, sealed_env=sealed, now=now)
-        values = jobs.row(job)
+        values = jobs.new_row(job_id, self._node, spec, self._seal.close(spec.env, job_id), now)
 
         def then(kept_id: str | None, error: BaseException | None) -> None:
             if error is None and kept_id in (None, job_id):
@@ -90,7 +86,7 @@ class Ledger:
 
         if idempotency_key is None:
             await self._database.append(jobs.TABLE, values, then)
-            return job
+            return job_id
 
         def insert_once(connection: Connection) -> str:
             fingerprint = self._fingerprint(spec)
@@ -101,8 +97,7 @@ class Ledger:
             jobs.insert(connection, values)
             return job_id
 
-        kept_id = await self._database.write(insert_once, then)
-        return job if kept_id == job_id else self.get(kept_id)
+        return await self._database.write(insert_once, then)
 
     def change(self, job_id: str, step: Step) -> asyncio.Future[Job]:
         """Apply `step` to the job; awaiting gives the job as it is then, once that is on disk.
@@ -244,11 +239,11 @@ class Ledger:
 
     # -- idempotency keys ----------------------------------------------------------------------
 
-    def _recall(self, key: str, spec: Spec) -> Job | None:
-        """The job of a key, looked up before a place in the queue is asked for."""
+    def _recall(self, key: str, spec: Spec) -> str | None:
+        """The id of a key's job, looked up before a place in the queue is asked for."""
         now = self.now()
         kept = self._database.read(lambda connection: jobs.recall(connection, key, now))
-        return None if kept is None else self.get(_same(kept, self._fingerprint(spec)))
+        return None if kept is None else _same(kept, self._fingerprint(spec))
 
     def _fingerprint(self, spec: Spec) -> bytes:
         document = spec.model_dump()

@@ -4,8 +4,9 @@ A deployment takes a hundred milliseconds and more, and the engine's own time va
 what we may add. So both sides deploy the same document in pairs, back to back, now the one first
 and now the other, and what counts is the median of the pairs' differences.
 
-On a machine where even that is too rough, the second bench takes the engine's time out: a proxy
-before the engine, which both sides go through, notes when the engine is at work.
+Where even that is too rough to tell, the second bench takes the engine's time out: a proxy before
+the engine, which both sides go through, notes when the engine is at work. It has no bound, because
+the proxy itself takes part of the two cores from whoever is measured.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ import pytest
 from container_manager.engine.document import container_document
 from container_manager.spec import LABEL_PREFIX, Spec
 from tests.bench.figures import Row, median_interval, overlap, paired_difference
+from tests.bench.plain import plain_client
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.bench.conftest import Report
+    from tests.bench.plain import PlainClient
     from tests.conftest import MakeDaemon
     from tests.support.daemon import Daemon
     from tests.support.engine_proxy import EngineProxy
@@ -106,8 +109,6 @@ async def test_time_outside_the_engines_calls(
             "Create to complete: of that, ours alone (paired)",
             f"{added:.2f} ms (95 %: {low:.2f} to {high:.2f})",
             "0 ms",
-            f"≤ {OUTSIDE_MS:g} ms",
-            added <= OUTSIDE_MS,
         ),
     )
 
@@ -135,17 +136,30 @@ class _Deployed:
 
 async def _pairs(node: Daemon, raw: _Raw, count: int) -> tuple[list[_Deployed], list[_Deployed]]:
     """Ours and the other side's deployments, pair by pair; the first few are not counted."""
-    image = raw.spec.image
     ours: list[_Deployed] = []
     theirs: list[_Deployed] = []
+    async with plain_client(node.port) as client:
+        await _in_turn(node, client, raw, count, ours, theirs)
+    return ours, theirs
+
+
+async def _in_turn(
+    node: Daemon,
+    client: PlainClient,
+    raw: _Raw,
+    count: int,
+    ours: list[_Deployed],
+    theirs: list[_Deployed],
+) -> None:
+    image = raw.spec.image
     with _no_collections():
         for number in range(-WARM_UP, count):
             if number % 2:
-                mine = await _deploy(node, image)
+                mine = await _deploy(client, image)
                 other = await raw.deploy(number)
             else:
                 other = await raw.deploy(number)
-                mine = await _deploy(node, image)
+                mine = await _deploy(client, image)
             # Removed between the pairs, so that neither the removals nor a growing number of
             # containers are in what is measured.
             for deployed in (other, mine):
@@ -154,18 +168,17 @@ async def _pairs(node: Daemon, raw: _Raw, count: int) -> tuple[list[_Deployed], 
             if number >= 0:
                 ours.append(mine)
                 theirs.append(other)
-    return ours, theirs
 
 
-async def _deploy(node: Daemon, image: str) -> _Deployed:
+async def _deploy(client: PlainClient, image: str) -> _Deployed:
     """Our side: what a client sees."""
     began = time.perf_counter()
-    job_id = await node.create(image)
+    job_id = (await client.call("ContainerService.Create", image=image))["job_id"]
     created = time.perf_counter()
-    job = await node.wait(job_id)
+    job = await client.call("ContainerService.Wait", job_id=job_id)
     ended = time.perf_counter()
     assert job["status"] == "complete", job
-    await node.wait(job_id)
+    await client.call("ContainerService.Wait", job_id=job_id)
     return _Deployed(
         job=job_id,
         container=job["container"]["id"],

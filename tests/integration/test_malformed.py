@@ -129,13 +129,8 @@ def well_formed(answer: dict[str, Any]) -> None:
 
 
 def without_echo(answer: dict[str, Any]) -> dict[str, Any]:
-    """The answer less what it has to say back: the call's id, and which job there is none of."""
-    rest = {key: value for key, value in answer.items() if key != "id"}
-    error = answer.get("error", {})
-    if error.get("code") == -32001:
-        data = error["data"]
-        rest["error"] = {**error, "data": data}
-    return rest
+    """The answer less what it has to say back: the call's id."""
+    return {key: value for key, value in answer.items() if key != "id"}
 
 
 REFUSED = object()

@@ -106,6 +106,11 @@ def job_in(status: Status, **fields: Any) -> Job:
             return running.lost(container("removed"), NOW)
 
 
+async def create(ledger: Ledger, spec: Spec, key: str | None = None) -> Job:
+    """A new job, as it is kept."""
+    return ledger.get(await ledger.create(spec, key))
+
+
 async def bring(ledger: Ledger, job: Job, status: Status) -> Job:
     """Take a new job to a status, by way of the ledger."""
     if status is Status.PENDING:

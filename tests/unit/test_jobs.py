@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from container_manager.job import Status
 from container_manager.spec import Spec
 from container_manager.store.jobs import Filter
-from tests.unit.builders import Clock, Rooms, bring, opened
+from tests.unit.builders import Clock, Rooms, bring, create, opened
 
 if TYPE_CHECKING:
     from container_manager.job import Job
@@ -43,7 +43,7 @@ async def page_through(
             jobs = []
             for status, labelled in made:
                 spec = Spec(image="nginx", labels={"team": "a"} if labelled else {})
-                job = await rooms.ledger.create(spec)
+                job = await create(rooms.ledger, spec)
                 jobs.append(await bring(rooms.ledger, job, status))
                 clock.advance(0.0007)  # some share a millisecond
             newest_first = [job for job in reversed(jobs) if not wanted or job.status in wanted]
@@ -71,8 +71,8 @@ def test_the_pages_show_every_job_once_newest_first(
 
 
 async def test_a_job_that_comes_meanwhile_does_not_shift_the_pages(rooms: Rooms) -> None:
-    old = [await rooms.ledger.create(NGINX) for _ in range(4)]
+    old = [await create(rooms.ledger, NGINX) for _ in range(4)]
     first = await rooms.ledger.page(Filter(), 2, None)
-    await rooms.ledger.create(NGINX)
+    await create(rooms.ledger, NGINX)
     second = await rooms.ledger.page(Filter(), 2, first.next_cursor)
     assert [job.id for job in first.jobs + second.jobs] == [job.id for job in reversed(old)]

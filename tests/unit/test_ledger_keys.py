@@ -10,7 +10,7 @@ import pytest
 from container_manager.errors import Conflict
 from container_manager.job import Job
 from container_manager.spec import Spec
-from tests.unit.builders import CANARY, Clock, Rooms, opened
+from tests.unit.builders import CANARY, Clock, Rooms, create, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -20,13 +20,13 @@ NGINX = Spec(image="nginx")
 
 async def test_the_same_key_gives_the_same_job_for_a_day(rooms: Rooms, clock: Clock) -> None:
     spec = Spec(image="nginx", env={"A": "1"}, labels={"b": "2", "a": "1"})
-    first = await rooms.ledger.create(spec, "key")
+    first = await create(rooms.ledger, spec, "key")
     clock.advance(24 * 3600 - 0.000_001)
     again = Spec(image="nginx", labels={"a": "1", "b": "2"}, env={"A": "1"})
-    assert (await rooms.ledger.create(again, "key")).id == first.id
+    assert (await create(rooms.ledger, again, "key")).id == first.id
     assert len(rooms.queue) == 1
     clock.advance(0.000_001)
-    assert (await rooms.ledger.create(spec, "key")).id != first.id
+    assert (await create(rooms.ledger, spec, "key")).id != first.id
     assert rooms.ledger.created == 2
 
 
@@ -34,22 +34,22 @@ async def test_the_same_key_gives_the_same_job_for_a_day(rooms: Rooms, clock: Cl
 async def test_the_same_key_with_another_spec_is_a_conflict(
     rooms: Rooms, other: dict[str, object]
 ) -> None:
-    first = await rooms.ledger.create(Spec(image="nginx", env={"A": "1"}), "key")
+    first = await create(rooms.ledger, Spec(image="nginx", env={"A": "1"}), "key")
     spec = Spec.model_validate({"image": "nginx", "env": {"A": "1"}, **other})
     with pytest.raises(Conflict) as conflict:
-        await rooms.ledger.create(spec, "key")
+        await create(rooms.ledger, spec, "key")
     assert conflict.value.data["job_id"] == first.id
     assert CANARY not in str(conflict.value.data)
-    assert (await rooms.ledger.create(spec, "another key")).id != first.id
+    assert (await create(rooms.ledger, spec, "another key")).id != first.id
 
 
 async def test_creates_with_one_key_at_the_same_time_make_one_job(rooms: Rooms) -> None:
-    made = await asyncio.gather(*(rooms.ledger.create(NGINX, "key") for _ in range(8)))
+    made = await asyncio.gather(*(create(rooms.ledger, NGINX, "key") for _ in range(8)))
     assert len({job.id for job in made}) == 1
     assert (rooms.ledger.created, len(rooms.queue)) == (1, 1)
     answers = await asyncio.gather(
-        rooms.ledger.create(NGINX, "other"),
-        rooms.ledger.create(Spec(image="redis"), "other"),
+        create(rooms.ledger, NGINX, "other"),
+        create(rooms.ledger, Spec(image="redis"), "other"),
         return_exceptions=True,
     )
     assert [type(one) for one in answers] == [Job, Conflict]
@@ -58,5 +58,5 @@ async def test_creates_with_one_key_at_the_same_time_make_one_job(rooms: Rooms) 
 
 async def test_a_known_key_is_answered_when_the_queue_is_full(tmp_path: Path, clock: Clock) -> None:
     async with opened(tmp_path, clock, queue_size=1) as rooms:
-        first = await rooms.ledger.create(NGINX, "key")
-        assert (await rooms.ledger.create(NGINX, "key")).id == first.id
+        first = await create(rooms.ledger, NGINX, "key")
+        assert (await create(rooms.ledger, NGINX, "key")).id == first.id
