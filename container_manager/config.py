@@ -154,8 +154,10 @@ class Settings:
     def from_values(cls, values: dict[str, Any]) -> Settings:
         """Settings from checked values, with the defaults that depend on others filled in."""
         values = {setting.name: values[setting.name] for setting in SETTINGS}
-        values["data_dir"] = Path(values["data_dir"] or default_data_dir())
-        values["token_file"] = Path(values["token_file"] or values["data_dir"] / "token")
+        values["data_dir"] = Path(values["data_dir"] or default_data_dir()).expanduser()
+        values["token_file"] = Path(
+            values["token_file"] or values["data_dir"] / "token"
+        ).expanduser()
         return cls(**values)
 
 

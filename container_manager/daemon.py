@@ -6,11 +6,12 @@ import asyncio
 import gc
 import logging
 import os
+import resource
 import secrets
 import signal
 import sys
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -46,8 +47,9 @@ from container_manager.work.queue import JobQueue
 from container_manager.work.tracker import Tracker
 from container_manager.work.workers import Workers
 
-GRACE = 8.0
-"""Seconds that running deployments get at the end: less than the 10 of `docker stop`."""
+GRACE = 6.0
+"""Seconds that running deployments get at the end: with what else there is to close, less than the
+10 of `docker stop`."""
 
 log = structlog.get_logger()
 
@@ -68,6 +70,7 @@ def run(settings: Settings) -> int:
         StartError: it cannot start.
     """
     _log_to_stderr(settings.log_level)
+    _allow_many_files()
     os.umask(0o077)  # what is kept on disk is this user's alone, SQLite's files as well
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
         return runner.run(_serve(settings))
@@ -96,7 +99,13 @@ async def _serve(settings: Settings) -> int:
         active = ActiveJobs()
         outcomes = Outcomes(ledger, engine)
         tracker = Tracker(
-            ledger, engine, outcomes, active, node=me.id, home=me.home, settle=settings.settle
+            ledger,
+            engine,
+            outcomes,
+            active,
+            node=me.id,
+            directory=directory,
+            settle=settings.settle,
         )
         deployer = Deployer(ledger, engine, outcomes, seal, me.home, settings.settle)
         workers = Workers(deployer, queue, tracker, active, settings.worker_count)
@@ -185,6 +194,14 @@ def _stop_signals() -> asyncio.Event:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop, number)
     return stopping
+
+
+def _allow_many_files() -> None:
+    """Take as many open files as the system allows: each caller's connection is one."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        with suppress(OSError, ValueError):  # macOS allows less than it says
+            resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
 def _token(path: Path) -> str:

@@ -183,6 +183,13 @@ class Job:
             self.status is Status.RUNNING and self.phase not in FOLLOWED_PHASES
         )
 
+    def deploy_seconds_left(self, now: int) -> float:
+        """What is left of the attempt's `deploy_timeout`."""
+        limit = self.spec.deploy_timeout
+        began = next((e.at for e in self.history if 0 < e.attempt == self.attempts), now)
+        # Whatever the clocks say, it is neither more than all of it nor less than nothing.
+        return min(max(limit - (now - began) / 1e6, 0.0), limit)
+
     def labels(self, *, home: str) -> dict[str, str]:
         """The labels by which its container is found again, whatever happens to this process."""
         return {

@@ -1,4 +1,4 @@
-"""A node: one running daemon, with an identity that outlives restarts. Pure.
+"""A node: one running daemon, with an identity that outlives restarts.
 
 The identity is an Ed25519 key made on the first start and kept in the data directory; the node's
 id is the hash of its public key, so that an id cannot be taken without the key.

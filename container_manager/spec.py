@@ -145,7 +145,7 @@ class Spec(Model):
     deploy_timeout: Seconds = Field(
         default=900.0,
         description="Seconds that one attempt may take from its start until the container is up, "
-        "the pull included.",
+        "the pull included. For type batch: until it is pulled.",
     )
     run_timeout: Seconds | None = Field(
         default=None,

@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 import aiohttp
 import orjson
 from aiodocker import Docker, DockerError
+from aiohttp.http_exceptions import HttpProcessingError
 
 from container_manager.engine.endpoint import Endpoint, find
 from container_manager.engine.errors import (
@@ -40,6 +41,10 @@ CONNECT_TIMEOUT = 5.0
 STOP_GRACE = 10
 """Seconds between SIGTERM and SIGKILL, as `docker stop` has it."""
 
+MAX_EVENT = 16 * 1024 * 1024
+MAX_WORDS = 2000
+"""Characters that are kept of what the engine says."""
+
 _UNREACHABLE = 900  # aiodocker's status for "no connection"
 _HEALS = re.compile(
     r"timeout|timed out|connection|no such host|too ?many ?requests|temporar|unavailable|EOF"
@@ -54,6 +59,7 @@ class Listed:
     """A container as the engine's list shows it."""
 
     id: str
+    name: str
     state: str
     labels: Mapping[str, str]
 
@@ -67,6 +73,11 @@ class Listed:
         """Which of the job's attempts it was made for."""
         number = self.labels.get(f"{LABEL_PREFIX}attempt", "")
         return int(number) if number.isdecimal() else 0
+
+    @property
+    def node(self) -> str:
+        """The id of the node that deployed it."""
+        return self.labels.get(f"{LABEL_PREFIX}node", "")
 
     @property
     def home(self) -> str:
@@ -228,6 +239,7 @@ class Engine:
         return [
             Listed(
                 id=one.id,
+                name=_name(one._container["Names"]),  # noqa: SLF001
                 state=one._container["State"],  # noqa: SLF001
                 labels=one._container["Labels"] or {},  # noqa: SLF001
             )
@@ -279,8 +291,9 @@ class Engine:
                 raise self._unreachable(error) from error
             raise _translated(error) from error
         except TimeoutError as error:
-            raise EngineUnavailable(f"the engine has not answered within {timeout:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError) as error:
+            # Either the whole time is up, or, sooner, that of making the connection.
+            raise EngineUnavailable("the engine has not answered in time") from error
+        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             raise EngineUnavailable(f"the connection to the engine broke: {error}") from error
         except RuntimeError as error:
             # aiohttp's words for a session that `connect` has replaced meanwhile.
@@ -297,16 +310,29 @@ class Engine:
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
+    """Split the stream of events. An event carries all labels of its container, however long."""
+    rest = b""
     try:
-        async for line in response.content:
-            yield orjson.loads(line)
-    except (aiohttp.ClientError, OSError, ValueError) as error:
+        async for chunk in response.content.iter_any():
+            *lines, rest = (rest + chunk).split(b"\n")
+            for line in lines:
+                if line.strip():
+                    yield orjson.loads(line)
+            if len(rest) > MAX_EVENT:
+                raise EngineUnavailable("the engine sent an event of more than 16 MiB")
+    except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
         raise EngineUnavailable(f"the engine's events broke off: {error}") from error
+
+
+def _name(names: list[str] | None) -> str:
+    """A container's own name among the list's, which has those of links to it as well."""
+    own = [name.lstrip("/") for name in names or [] if "/" not in name.lstrip("/")]
+    return own[0] if own else ""
 
 
 def _translated(error: DockerError) -> EngineError:
     """The engine's error by what is to be done about it (statuses as the Engine API lists them)."""
-    words = " ".join(error.message.split())
+    words = _cut(" ".join(error.message.split()))
     kind: type[EngineError] = EngineRefused
     if error.status == 404 and "no such image" in words.lower():
         kind = ImageMissing
@@ -319,6 +345,10 @@ def _translated(error: DockerError) -> EngineError:
     ):
         kind = EngineRejected
     return kind(words)
+
+
+def _cut(words: str) -> str:
+    return words if len(words) <= MAX_WORDS else words[:MAX_WORDS] + "…"
 
 
 def _stays(words: str) -> bool:
@@ -354,7 +384,7 @@ def inspected(document: Mapping[str, Any], now: int) -> Inspected:
             exit_code=state["ExitCode"] if ended else None,
             oom_killed=bool(state.get("OOMKilled")),
             health=health if health != "none" else None,
-            error=state.get("Error") or None,
+            error=_cut(state.get("Error") or "") or None,
             started_at=started_at,
             finished_at=_time(state.get("FinishedAt")) if ended else None,
             seen_at=now,

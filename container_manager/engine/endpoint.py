@@ -39,7 +39,7 @@ class Endpoint:
             EngineUnavailable: the certificates cannot be read.
         """
         if self.certificates is None:
-            return None
+            return ssl.create_default_context() if self.url.startswith("https://") else None
         try:
             context = ssl.create_default_context(cafile=self.certificates / "ca.pem")
             context.load_cert_chain(self.certificates / "cert.pem", self.certificates / "key.pem")
@@ -105,8 +105,8 @@ def _context(home: Path, environment: Mapping[str, str]) -> Endpoint | None:
         meta = json.loads((config / "contexts/meta" / directory / "meta.json").read_bytes())
         host = meta["Endpoints"]["docker"]["Host"]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        # Docker's client fails on a broken context; a daemon rather looks further and says what
-        # it has found in its log.
+        # Docker's client fails on a broken context; a daemon rather looks further, and its log
+        # says where it has found its engine.
         return None
     endpoint = _checked(host, f"the Docker context {name!r}", {})
     certificates = config / "contexts/tls" / directory / "docker"

@@ -48,6 +48,10 @@ class Watcher:
                     delay, said = FIRST_DELAY, None
             except EngineError as error:
                 reason = str(error)
+            except Exception as error:
+                # A defect, or a store that cannot be read: deploying waits, the daemon stays.
+                log.exception("look at the engine broke")
+                reason = f"the look at its containers broke ({type(error).__name__})"
             self._engine.set_unavailable(reason)
             if reason != said:
                 log.warning("engine unavailable", reason=reason)
@@ -69,6 +73,7 @@ class Watcher:
                 log.info(
                     "engine available",
                     address=engine.endpoint and engine.endpoint.url,
+                    found_by=engine.endpoint and engine.endpoint.source,
                     version=version.get("Version"),
                     api_version=version.get("ApiVersion"),
                 )

@@ -16,6 +16,7 @@ import threading
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
@@ -142,12 +143,16 @@ class Database:
         self._handed_in.append(write)
 
     def read(self, operation: Operation[T]) -> T:
-        """Run a look-up of a few rows here and now, on the last committed state."""
-        return operation(self._reader)
+        """Run a look-up of a few rows here and now, on the last committed state.
+
+        Raises:
+            StorageUnavailable: the file cannot be read.
+        """
+        return _translating(operation, self._reader)
 
     async def scan(self, operation: Operation[T]) -> T:
         """Run a longer reading in a thread of its own, on the last committed state."""
-        return await self._loop.run_in_executor(self._scans, operation, self._scanner)
+        return await self._loop.run_in_executor(self._scans, _translating, operation, self._scanner)
 
     async def close(self) -> None:
         """Commit what has been handed in, and close the file."""
@@ -205,12 +210,13 @@ class Database:
         """Commit all of `group` at once; where one operation raises, each by itself."""
         try:
             self._writer.execute("BEGIN IMMEDIATE")
-            rows: defaultdict[Table, list[Sequence[Any]]] = defaultdict(list)
+        except apsw.Error as error:
+            # Somebody else holds the lock: no use in each of them waiting for it anew.
             for write in group:
-                if write.table is not None:
-                    rows[write.table].append(write.row)
-            for table, appended in rows.items():
-                table.append(self._writer, appended)
+                write.error = _translated(error)
+            return
+        try:
+            self._append_rows(group)
             for write in group:
                 if write.operation is not None:
                     self._operate(write, write.operation)
@@ -224,6 +230,14 @@ class Database:
             else:
                 group[0].error = _translated(error)
 
+    def _append_rows(self, group: list[_Write]) -> None:
+        rows: defaultdict[Table, list[Sequence[Any]]] = defaultdict(list)
+        for write in group:
+            if write.table is not None:
+                rows[write.table].append(write.row)
+        for table, appended in rows.items():
+            table.append(self._writer, appended)
+
     def _operate(self, write: _Write, operation: Operation[Any]) -> None:
         try:
             write.result = operation(self._writer)
@@ -233,7 +247,8 @@ class Database:
     def _roll_back(self) -> None:
         # A full disk rolls the transaction back by itself; a second roll-back would be an error.
         if self._writer.in_transaction:
-            self._writer.execute("ROLLBACK")
+            with suppress(apsw.Error):  # the next BEGIN tells what is wrong
+                self._writer.execute("ROLLBACK")
 
 
 def _settle(group: list[_Write]) -> None:
@@ -243,6 +258,13 @@ def _settle(group: list[_Write]) -> None:
         except Exception:
             # A defect in what was to be told; the others' results are no less true for it.
             log.exception("telling of a commit broke")
+
+
+def _translating(operation: Operation[T], connection: Connection) -> T:
+    try:
+        return operation(connection)
+    except apsw.Error as error:
+        raise StorageUnavailable(_words(error)) from error
 
 
 def _translated(error: Exception) -> Exception:

@@ -34,6 +34,7 @@ class DataDirectory:
                 f"The data directory {self.path} cannot be written ({error.strerror}). "
                 "Name another one with --data-dir, or give this user the right to write it."
             ) from error
+        self._new = self.path / "new"
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -42,11 +43,26 @@ class DataDirectory:
                 f"The data directory {self.path} is in use by another container-manager. "
                 "Stop that one, or name another directory with --data-dir."
             ) from error
+        if not self.database.exists():
+            self._new.touch(mode=0o600)
 
     @property
     def home(self) -> str:
         """`hostname:path`, which no other daemon can be at meanwhile."""
         return f"{socket.gethostname()}:{self.path}"
+
+    @property
+    def is_new(self) -> bool:
+        """Whether nobody has compared it yet with what there is at the engine.
+
+        Kept on disk, because the engine may be away at the first starts.
+        """
+        return self._new.exists()
+
+    def set_known(self) -> None:
+        """It has been compared."""
+        if self.is_new:
+            self._new.unlink()
 
     @property
     def database(self) -> Path:

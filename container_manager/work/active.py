@@ -26,6 +26,8 @@ class ActiveJobs:
     @contextmanager
     def hold(self, job_id: str) -> Iterator[asyncio.Event]:
         """Hold a job; the event is set when its cancelling is asked for."""
+        if job_id in self._cancels:
+            raise RuntimeError(f"job {job_id} is held already")
         cancel = self._cancels[job_id] = asyncio.Event()
         try:
             yield cancel

@@ -21,7 +21,7 @@ from container_manager.engine.errors import (
     ImageMissing,
     NameTaken,
 )
-from container_manager.job import Container, Job, Phase
+from container_manager.job import REMOVED, Container, Job, Phase
 from container_manager.spec import LABEL_PREFIX
 from container_manager.store.sealing import Seal, SealBroken
 from container_manager.work.judgement import Kind, judge
@@ -73,11 +73,15 @@ class Deployer:
             # An attempt that begins in this moment cannot have left anything; earlier ones can.
             if resumed or job.attempts > 1:
                 container = await self._find(job)
+            after_outage = after_outage and container is not None
             if job.cancel_requested or cancel.is_set():
                 return await self.outcomes.cancel(job, container)
+            if container is None and job.phase is Phase.STARTING and job.container is not None:
+                # It may have run, and must not run again: whoever removed it knows.
+                container = job.container.removed(self.ledger.now())
             if container is None:
                 container = await self._create(job, cancel)
-            if container.started_at is None:
+            if container.started_at is None and container.state != REMOVED:
                 if cancel.is_set():
                     return await self.outcomes.cancel(job, container)
                 container = await self._start(job, container)
@@ -103,6 +107,8 @@ class Deployer:
         """The container that this attempt has made already; those of earlier ones are removed."""
         found = None
         for listed in await self.engine.list_jobs(job.id):
+            if listed.name != job.container_name:
+                continue  # labels are inherited by images made of a container; names are not
             if listed.attempt < job.attempts:
                 await self.engine.remove(listed.id)
                 continue
@@ -144,24 +150,25 @@ class Deployer:
         raise EngineRefused(f"the name {name} is taken again and again")
 
     async def _yield_name(self, job: Job, name: str, taken: NameTaken) -> Inspected | None:
-        """See who has the name: this attempt (adopted), an earlier one (removed), or a stranger."""
+        """See who has the name: an earlier attempt (removed), this one (adopted), a stranger."""
         try:
             holder = await self.engine.inspect(name)
         except ContainerMissing:
             return None
         if holder.labels.get(f"{LABEL_PREFIX}job") != job.id:
             raise EngineRejected(str(taken)) from taken
-        if holder.labels.get(f"{LABEL_PREFIX}attempt") == str(job.attempts):
-            return holder
-        await self.engine.remove(holder.container.id)
-        return None
+        attempt = holder.labels.get(f"{LABEL_PREFIX}attempt", "")
+        if attempt.isdecimal() and int(attempt) < job.attempts:
+            await self.engine.remove(holder.container.id)
+            return None
+        return holder  # of a later attempt, where the store is an older copy of itself
 
     async def _pull(self, job: Job, cancel: asyncio.Event) -> None:
         now = self.ledger.now
         await self.ledger.change(job.id, lambda j: j.entered(Phase.PULLING, now()))
         limit = job.spec.deploy_timeout
         try:
-            async with asyncio.timeout(limit):
+            async with asyncio.timeout(job.deploy_seconds_left(now())):
                 await _unless(cancel, self.engine.pull(job.spec.image))
         except TimeoutError as error:
             raise EngineRefused(
@@ -179,7 +186,10 @@ class Deployer:
             await self.engine.start(container.id)
         finally:
             await noted
-        return (await self.engine.inspect(container.id)).container
+        try:
+            return (await self.engine.inspect(container.id)).container
+        except ContainerMissing:
+            return container.removed(self.ledger.now())
 
 
 async def _unless(event: asyncio.Event, work: Awaitable[T]) -> T:

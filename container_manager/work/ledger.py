@@ -27,7 +27,7 @@ from container_manager.work.queue import JobQueue
 
 IDEMPOTENCY_SECONDS = 24 * 3600
 MAX_WAITERS = 2000
-"""Callers that may wait for jobs at a time: each holds a connection."""
+"""Calls that may wait for jobs at a time."""
 
 Step = Callable[[Job], Job]
 
@@ -54,6 +54,7 @@ class Ledger:
         self._ids = JobIds()
         self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
         self._waiting_callers = 0
+        self._stopping = False
         self.now = now
         self.created = 0
         """Jobs made since the start."""
@@ -142,12 +143,14 @@ class Ledger:
         self._queue.check_room()
         return await self.change(job_id, lambda job: job.retried(self.now()))
 
-    async def restore(self, job: Job) -> None:
-        """Keep a job that was found by its container's labels, unless it is known after all."""
+    async def restore(self, job: Job) -> bool:
+        """Keep a job that was found by its container's labels; False when it is known after all."""
         sealed = self._seal.close(job.spec.env, job.id)
         values = jobs.row(replace(job, sealed_env=sealed))
-        if await self._database.write(lambda c: jobs.insert(c, values)) and job.needs_worker:
+        inserted = await self._database.write(lambda c: jobs.insert(c, values))
+        if inserted and job.needs_worker:
             self._queue.add(job.id)
+        return inserted
 
     # -- reading -------------------------------------------------------------------------------
 
@@ -190,7 +193,7 @@ class Ledger:
             Conflict: too many callers wait already.
         """
         job = self.get(job_id)
-        if job.status.final or timeout <= 0:
+        if job.status.final or timeout <= 0 or self._stopping:
             return job
         if self._waiting_callers >= MAX_WAITERS:
             raise Conflict(
@@ -214,7 +217,8 @@ class Ledger:
                 del self._waiters[job.id]
 
     def stop_waiting(self) -> None:
-        """Answer all who wait with how things stand: the daemon is about to end."""
+        """Answer all who wait, now and later, with how things stand: the daemon is to end."""
+        self._stopping = True
         for job_id, futures in self._waiters.items():
             for future in futures:
                 if not future.done():

@@ -7,7 +7,7 @@ comes. Everything here can be made anew from the store at any time.
 from __future__ import annotations
 
 import asyncio
-from collections import deque
+from collections import OrderedDict, deque
 
 from container_manager.errors import QueueFull
 
@@ -24,7 +24,7 @@ class JobQueue:
         self._loop = asyncio.get_running_loop()
         # A waiting job's timer while it is not due, else None.
         self._waiting: dict[str, asyncio.TimerHandle | None] = {}
-        self._ready: deque[str] = deque()
+        self._ready: OrderedDict[str, None] = OrderedDict()
         self._takers: deque[asyncio.Future[None]] = deque()
         self._pace = _FIRST_GUESS
         self._last_taken: float | None = None
@@ -55,26 +55,27 @@ class JobQueue:
         """Let a job wait for a worker, from `delay` seconds from now."""
         self._drop_timer(job_id)
         if delay > 0:
+            self._ready.pop(job_id, None)
             self._waiting[job_id] = self._loop.call_later(delay, self.add, job_id)
             return
         self._waiting[job_id] = None
-        self._ready.append(job_id)
+        self._ready[job_id] = None
         self._wake_one()
 
     def discard(self, job_id: str) -> None:
         """Let a job wait no longer, if it does."""
         self._drop_timer(job_id)
         self._waiting.pop(job_id, None)
+        self._ready.pop(job_id, None)
 
     async def take(self) -> str:
         """Wait for the next job that is due, and take it out."""
         while True:
-            while self._ready:
-                job_id = self._ready.popleft()
-                if job_id in self._waiting and self._waiting[job_id] is None:
-                    del self._waiting[job_id]
-                    self._note_pace()
-                    return job_id
+            if self._ready:
+                job_id, _ = self._ready.popitem(last=False)
+                del self._waiting[job_id]
+                self._note_pace()
+                return job_id
             taker = self._loop.create_future()
             self._takers.append(taker)
             try:
@@ -105,4 +106,5 @@ class JobQueue:
         now = self._loop.time()
         if self._last_taken is not None:
             self._pace += 0.2 * (now - self._last_taken - self._pace)
-        self._last_taken = now
+        # The time in which nobody waited is no pace.
+        self._last_taken = now if self._waiting else None

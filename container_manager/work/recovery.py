@@ -39,24 +39,29 @@ def recover(found: Inspected, *, node: str, now: int) -> Job | None:
     except (ValueError, ValidationError):
         return None
     created_at = (job_id.int >> 80) * 1000  # a UUIDv7 begins with the milliseconds of its making
+    status = Status.RUNNING
+    phase: Phase | None = Phase.RUNNING
     if container.started_at is None:
         phase = Phase.CREATING  # a worker goes on with the attempt
-    else:
-        phase = Phase.RUNNING if spec.type == "batch" else Phase.VERIFYING
+    elif spec.type == "service":
+        phase = Phase.VERIFYING
+        if not container.live:
+            # It was up once, for all that its container tells: nothing is to be tried again.
+            status, phase = Status.COMPLETE, None
     reason = "brought back from the labels of its container"
     return Job(
         id=str(job_id),
         node=node,
         epoch=max(epoch, 1),
         spec=spec,
-        status=Status.RUNNING,
+        status=status,
         phase=phase,
         reason=reason,
         attempts=max(attempt, 1),
         container=container,
         created_at=created_at,
         updated_at=now,
-        history=(Entry(now, Status.RUNNING, phase, reason, max(attempt, 1)),),
+        history=(Entry(now, status, phase, reason, max(attempt, 1)),),
     )
 
 
@@ -71,6 +76,8 @@ def stray(job: Job, listed: Listed) -> bool:
         # Batch containers that have run are kept, with their logs; nothing else of a failed job is.
         kept = job.spec.type == "batch" and known.started_at is not None
         return job.status in (Status.FAILED, Status.CANCELLED) and not kept
-    if listed.attempt < job.attempts or job.status is Status.PENDING:
-        return True
-    return job.status.final
+    if listed.name != job.container_name or listed.attempt > job.attempts:
+        # Somebody's own, from an image made of a container of ours, whose labels it inherits; or
+        # of a time that this store, an older copy of itself, does not know of yet.
+        return False
+    return listed.attempt < job.attempts or job.status is Status.PENDING or job.status.final

@@ -11,6 +11,7 @@ import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import structlog
 
@@ -18,6 +19,7 @@ from container_manager.engine.docker import Engine, Listed
 from container_manager.engine.errors import ContainerMissing, EngineError, EngineUnavailable
 from container_manager.errors import ApplicationError
 from container_manager.job import Job, Status
+from container_manager.store.directory import DataDirectory
 from container_manager.work.active import ActiveJobs
 from container_manager.work.judgement import judge
 from container_manager.work.ledger import Ledger
@@ -28,6 +30,8 @@ PERIOD = 30.0
 """Seconds between two looks at everything: the backstop for hints that never came."""
 LOOKERS = 8
 """Jobs that are looked at at the same time."""
+BREATH = 50
+"""Jobs that are compared before the event loop has its turn."""
 
 # Events that come with no change of a container's state; docker's own list has them all.
 _TELLING_NOTHING = ("attach", "create", "exec_", "resize", "top")
@@ -56,7 +60,7 @@ class Tracker:
         active: ActiveJobs,
         *,
         node: str,
-        home: str,
+        directory: DataDirectory,
         settle: float,
     ) -> None:
         """Follow jobs of `ledger` at `engine`.
@@ -67,7 +71,7 @@ class Tracker:
             outcomes: carries out what is decided.
             active: the jobs that are in a worker's hands, which are not ours to touch.
             node: this node's id.
-            home: the label of containers that were deployed from here.
+            directory: where it keeps its data, and whether it is new there.
             settle: seconds that a service has to keep running before it counts as up.
         """
         self._ledger = ledger
@@ -75,7 +79,7 @@ class Tracker:
         self._outcomes = outcomes
         self._active = active
         self._node = node
-        self._home = home
+        self._directory = directory
         self._settle = settle
         self._loop = asyncio.get_running_loop()
         self._due: dict[str, bool] = {}
@@ -156,7 +160,7 @@ class Tracker:
                 continue  # the watcher looks when it is back
             try:
                 await self._compare(await self._engine.list_jobs(), after_outage=False)
-            except EngineError as error:
+            except (EngineError, ApplicationError) as error:
                 log.warning("periodic look failed", reason=str(error))
                 self._engine.doubt()
 
@@ -167,20 +171,28 @@ class Tracker:
         for job_id in await self._ledger.followed_ids():
             if job_id not in by_job:
                 self.touch(job_id, after_outage=after_outage)
-        for job_id, containers in by_job.items():
+        for number, (job_id, containers) in enumerate(by_job.items()):
+            if number % BREATH == 0:
+                await asyncio.sleep(0)  # thousands of ended containers must not hold up the loop
             if job_id in self._active:
                 continue
-            job = self._ledger.find(job_id)
-            for one in containers:
-                if job is None:
-                    await self._recover(one)
-                else:
-                    await self._compare_one(job, one, after_outage=after_outage)
+            try:
+                for one in containers:
+                    await self._compare_one(job_id, one, after_outage=after_outage)
+            except EngineUnavailable:
+                raise
+            except (EngineError, ApplicationError) as error:
+                # One container that cannot be dealt with is no reason to leave out the others.
+                log.warning("container left for later", job_id=job_id, reason=str(error))
+        self._directory.set_known()
 
-    async def _compare_one(self, job: Job, one: Listed, *, after_outage: bool) -> None:
+    async def _compare_one(self, job_id: str, one: Listed, *, after_outage: bool) -> None:
+        if (job := self._ledger.find(job_id)) is None:
+            await self._recover(one)
+            return
         if stray(job, one):
-            log.info("stray container removed", job_id=job.id, container=one.id)
             await self._engine.remove(one.id)
+            log.info("stray container removed", job_id=job.id, container=one.id)
         known = job.container
         if known is None or known.id != one.id:
             return
@@ -189,15 +201,17 @@ class Tracker:
 
     async def _recover(self, listed: Listed) -> None:
         """Bring back the job of a container that was deployed from here, if the job is gone."""
-        if listed.home != self._home:
+        ours = listed.node == self._node or (
+            self._directory.is_new and listed.home == self._directory.home
+        )
+        if not ours:
             return
         try:
             found = await self._engine.inspect(listed.id)
         except ContainerMissing:
             return
         job = recover(found, node=self._node, now=self._ledger.now())
-        if job is not None:
-            await self._ledger.restore(job)
+        if job is not None and await self._ledger.restore(job):
             log.warning("job brought back from its container's labels", job_id=job.id)
             self.touch(job.id)
 
@@ -211,8 +225,8 @@ class Tracker:
             try:
                 await self._look(job_id, after_outage=after_outage)
             except EngineUnavailable:
-                # Looked at again when the engine is back, as after an outage.
                 self._engine.doubt()
+                self._loop.call_later(1.0, partial(self.touch, job_id, after_outage=after_outage))
             except (EngineError, ApplicationError) as error:
                 log.warning("look failed", job_id=job_id, reason=str(error))
                 self._loop.call_later(1.0, self.touch, job_id)
@@ -261,12 +275,14 @@ class Tracker:
     def _set_deadlines(self, job: Job) -> Deadlines:
         """Set the moments at which something is decided about a job though nothing happens.
 
-        They count from now: at a new start of this process a container proves itself once more.
-        Only `run_timeout` counts from the container's start, which this process may not have seen.
+        The settle time counts from now: at a new start of this process a container proves itself
+        once more. The others count from what this process may not have seen: the attempt's begin
+        and the container's start.
         """
         now, never = self._loop.time(), float("inf")
         if job.spec.type == "service":
-            deadlines = Deadlines(now + self._settle, now + job.spec.deploy_timeout, never)
+            left = job.deploy_seconds_left(self._ledger.now())
+            deadlines = Deadlines(now + self._settle, now + left, never)
         else:
             left = job.spec.run_timeout or never
             if job.container is not None and job.container.started_at is not None:

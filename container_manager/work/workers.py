@@ -74,6 +74,10 @@ class Workers:
             job_id = await self._queue.take()
             if self._closing:
                 return
+            if job_id in self._active:
+                # Due again before its last holder has let go of it.
+                self._queue.add(job_id, FIRST_PAUSE)
+                continue
             with self._active.hold(job_id) as cancel:
                 begun = time.monotonic()
                 try:
@@ -136,3 +140,4 @@ class Workers:
             )
         except ApplicationError as error:
             log.error("job not failed", job_id=job_id, reason=error.message)
+            self._queue.add(job_id, STORAGE_PAUSE)

@@ -78,6 +78,35 @@ async def test_service_that_dies_at_once_is_tried_again_and_cleaned_up(
     assert await containers(docker, job_id) == []
 
 
+async def test_retries_without_a_pause_to_speak_of_do_no_harm(
+    daemon: MakeDaemon, docker: aiodocker.Docker, image: str
+) -> None:
+    """The job is due again before the worker that failed it has let go of it."""
+    node = await daemon("--settle", "0")
+    retry = {"max_attempts": 5, "backoff": 0.000001, "max_backoff": 0.000001, "on_exit": True}
+    jobs = [
+        await node.create(image, type="batch", arguments=["no-such-command"], retry=retry),
+        await node.create("127.0.0.1:9/nobody/listens", retry={**retry, "on_exit": False}),
+        await node.create(image, type="batch", arguments=["false"], retry=retry),
+    ]
+    ended = [await node.wait(job_id) for job_id in jobs]
+    assert [(job["status"], job["attempts"]) for job in ended] == [
+        ("failed", 1),
+        ("failed", 5),
+        ("failed", 5),
+    ]
+    assert node.running
+
+
+async def test_labels_beyond_every_line_do_no_harm(daemon: MakeDaemon, image: str) -> None:
+    """The engine repeats all labels in each event of a container."""
+    node = await daemon("--settle", "0.2")
+    labels = {f"label-{number}": "x" * 6000 for number in range(120)}
+    assert (await node.wait(await node.create(image, labels=labels)))["status"] == "complete"
+    assert (await node.wait(await node.create(image)))["status"] == "complete"
+    assert "engine unavailable" not in node.log
+
+
 async def test_service_that_ends_well_at_once_is_told_of_batch(
     daemon: MakeDaemon, image: str
 ) -> None:

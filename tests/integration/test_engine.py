@@ -9,7 +9,7 @@ import pytest
 
 from tests.integration.test_control import reach
 from tests.integration.test_deploy import ENDLESS, containers
-from tests.support.engine_proxy import CUT
+from tests.support.engine_proxy import CUT, Answer
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
@@ -170,22 +170,62 @@ async def test_engine_that_goes_away_during_a_deployment(
     assert len(await containers(docker, job_id)) == 1
 
 
+async def left_behind(
+    docker: aiodocker.Docker, node: Daemon, image: str, name: str
+) -> tuple[str, str]:
+    """A job that has ended and whose container was replaced by another, of this name."""
+    job = await node.wait(await node.create(image, type="batch", arguments=["true"]))
+    (shown,) = await containers(docker, job["job_id"])
+    await docker.containers.container(shown["Id"]).delete(force=True)
+    labels = shown["Config"]["Labels"]
+    other = await docker.containers.create(
+        {"Image": image, "Labels": labels}, name=name or job["container"]["name"]
+    )
+    return job["job_id"], other.id
+
+
 async def test_stray_container_of_a_job_that_went_on_without_it_is_removed(
     daemon: MakeDaemon, engine_proxy: EngineProxy, docker: aiodocker.Docker, image: str
 ) -> None:
-    node = await daemon("--settle", "0", docker_host=engine_proxy.url)
-    job = await node.wait(await node.create(image))
-    (shown,) = await containers(docker, job["job_id"])
-    labels = shown["Config"]["Labels"]
-    stray = await docker.containers.create({"Image": image, "Labels": labels}, name="cm-test-left")
-
+    node = await daemon(docker_host=engine_proxy.url)
+    job_id, _ = await left_behind(docker, node, image, name="")
     engine_proxy.cut("GET /events")  # reconnecting looks at everything
 
     async def gone() -> bool:
-        return [one["Id"] for one in await containers(docker, job["job_id"])] == [shown["Id"]]
+        return await containers(docker, job_id) == []
 
     await eventually(gone)
-    assert stray.id != shown["Id"]
+
+
+async def test_container_that_inherits_our_labels_is_let_be(
+    daemon: MakeDaemon, engine_proxy: EngineProxy, docker: aiodocker.Docker, image: str
+) -> None:
+    """As one from an image that somebody has made of a container of ours."""
+    node = await daemon(docker_host=engine_proxy.url)
+    job_id, inherited = await left_behind(docker, node, image, name="cm-test-inherited")
+    stray_job, _ = await left_behind(docker, node, image, name="")
+    engine_proxy.cut("GET /events")
+
+    async def gone() -> bool:
+        return await containers(docker, stray_job) == []
+
+    await eventually(gone)  # so the look has been at everything
+    assert [one["Id"] for one in await containers(docker, job_id)] == [inherited]
+
+
+async def test_stray_container_that_cannot_be_removed_holds_up_nothing(
+    daemon: MakeDaemon, engine_proxy: EngineProxy, docker: aiodocker.Docker, image: str
+) -> None:
+    node = await daemon("--settle", "0", docker_host=engine_proxy.url)
+    refused = engine_proxy.before(
+        "DELETE /containers/", Answer(500, {"message": "device or resource busy"}), times=None
+    )
+    job_id, _ = await left_behind(docker, node, image, name="")
+    engine_proxy.cut("GET /events")
+    await engine_proxy.seen("DELETE /containers/")
+    assert (await node.wait(await node.create(image)))["status"] == "complete"
+    assert refused.fired >= 1
+    assert len(await containers(docker, job_id)) == 1
 
 
 @pytest.mark.parametrize("rounds", [10])

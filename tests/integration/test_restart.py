@@ -233,6 +233,20 @@ def _nothing() -> None:
     """An action that only counts."""
 
 
+async def test_batch_that_was_started_and_removed_while_down_is_not_run_again(
+    daemon: MakeDaemon, engine_proxy: EngineProxy, docker: aiodocker.Docker, image: str
+) -> None:
+    node = await daemon(docker_host=engine_proxy.url)
+    engine_proxy.after(CALLS["start"], node.kill)
+    job_id = await node.create(image, type="batch", arguments=["true"])
+    assert await node.ended() == -9
+    (shown,) = await containers(docker, job_id)
+    await docker.containers.container(shown["Id"]).delete(force=True)
+    await node.start()
+    assert (await node.wait(job_id))["status"] == "lost"
+    assert await containers(docker, job_id) == []
+
+
 async def test_exit_while_the_daemon_is_down_is_recorded(
     daemon: MakeDaemon, docker: aiodocker.Docker, image: str
 ) -> None:
@@ -263,10 +277,14 @@ async def test_lost_data_directory_is_brought_back_from_the_labels(
     service = await node.create(image, name="cm-test-lost", env=env, labels={"a": "b"})
     running = await node.create(image, type="batch", arguments=ENDLESS)
     ended = await node.create(image, type="batch", arguments=["sh", "-c", "exit 4"])
+    over = await node.create(image, arguments=["sh", "-c", "sleep 0.5; exit 6"])
+    assert (await node.wait(over))["status"] == "complete"
     before = await node.wait(service)
     await node.wait(ended)
     await reach(node, running, "running")
     other = await daemon("--settle", "0", name="other")  # on the same engine, and not concerned
+    (shown,) = await containers(docker, over)
+    await docker.containers.container(shown["Id"]).wait()
     await node.kill()
     for file in node.data_dir.iterdir():
         file.unlink()
@@ -279,6 +297,10 @@ async def test_lost_data_directory_is_brought_back_from_the_labels(
     assert (job["created_at"][:20], job["labels"]) == (before["created_at"][:20], {"a": "b"})
     assert job["name"] == "cm-test-lost"
     assert (await node.wait(ended))["reason"] == "exited with code 4"
+    # A service that had been up and has ended since is not tried again.
+    job = await node.wait(over)
+    assert (job["status"], job["container"]["exit_code"]) == ("complete", 6)
+    assert len(await containers(docker, over)) == 1
     assert (await node.status(running))["status"] == "running"
     assert (await other.call("ContainerService.List", {}))["jobs"] == []
     for file in node.data_dir.iterdir():

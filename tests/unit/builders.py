@@ -13,6 +13,7 @@ from container_manager.engine.docker import Engine
 from container_manager.job import Container, Job, Phase, Status
 from container_manager.spec import LABEL_PREFIX, MAX_SECONDS, Spec
 from container_manager.store.database import Database
+from container_manager.store.directory import DataDirectory
 from container_manager.store.jobs import MIGRATIONS
 from container_manager.store.sealing import Seal
 from container_manager.work.active import ActiveJobs
@@ -52,17 +53,21 @@ class Rooms:
     ledger: Ledger
     queue: JobQueue
     database: Database
+    directory: DataDirectory
 
 
 @asynccontextmanager
 async def opened(directory: Path, clock: Clock, queue_size: int = 100) -> AsyncIterator[Rooms]:
     """A ledger on the database in `directory`, until the block ends."""
-    database = Database(directory / "jobs.sqlite", MIGRATIONS)
+    data = DataDirectory(directory)
+    database = Database(data.database, MIGRATIONS)
     queue = JobQueue(queue_size)
+    ledger = Ledger(database, Seal(bytes(32)), queue, NODE, clock)
     try:
-        yield Rooms(Ledger(database, Seal(bytes(32)), queue, NODE, clock), queue, database)
+        yield Rooms(ledger, queue, database, data)
     finally:
         await database.close()
+        data.close()
 
 
 def service(rooms: Rooms) -> ContainerService:
@@ -70,7 +75,9 @@ def service(rooms: Rooms) -> ContainerService:
     ledger = rooms.ledger
     engine = Engine(None, ledger.now)
     outcomes = Outcomes(ledger, engine)
-    tracker = Tracker(ledger, engine, outcomes, ActiveJobs(), node=NODE, home="h", settle=0)
+    tracker = Tracker(
+        ledger, engine, outcomes, ActiveJobs(), node=NODE, directory=rooms.directory, settle=0
+    )
     return ContainerService(ledger, tracker, engine)
 
 

@@ -37,6 +37,7 @@ def test_the_directory_is_made_for_its_owner_alone(tmp_path: Path) -> None:
     assert mode(directory.path) == 0o700
     assert {path.name: mode(path) for path in directory.path.iterdir()} == {
         "lock": 0o600,
+        "new": 0o600,
         "key": 0o600,
     }
     directory.close()
