@@ -171,20 +171,31 @@ class Tracker:
         for job_id in await self._ledger.followed_ids():
             if job_id not in by_job:
                 self.touch(job_id, after_outage=after_outage)
+        all_dealt_with = True
         for number, (job_id, containers) in enumerate(by_job.items()):
             if number % BREATH == 0:
                 await asyncio.sleep(0)  # thousands of ended containers must not hold up the loop
-            if job_id in self._active:
-                continue
-            try:
-                for one in containers:
-                    await self._compare_one(job_id, one, after_outage=after_outage)
-            except EngineUnavailable:
-                raise
-            except (EngineError, ApplicationError) as error:
-                # One container that cannot be dealt with is no reason to leave out the others.
-                log.warning("container left for later", job_id=job_id, reason=str(error))
-        self._directory.set_known()
+            if job_id not in self._active:
+                all_dealt_with &= await self._compare_job(job_id, containers, after_outage)
+        if all_dealt_with:
+            self._directory.set_known()
+
+    async def _compare_job(
+        self, job_id: str, containers: Sequence[Listed], after_outage: bool
+    ) -> bool:
+        """Compare a job with its containers; False where one could not be dealt with.
+
+        One that cannot is no reason to leave out the others.
+        """
+        try:
+            for one in containers:
+                await self._compare_one(job_id, one, after_outage=after_outage)
+        except EngineUnavailable:
+            raise
+        except (EngineError, ApplicationError) as error:
+            log.warning("container left for later", job_id=job_id, reason=str(error))
+            return False
+        return True
 
     async def _compare_one(self, job_id: str, one: Listed, *, after_outage: bool) -> None:
         if (job := self._ledger.find(job_id)) is None:
