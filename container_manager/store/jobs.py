@@ -115,7 +115,7 @@ def row(job: Job) -> tuple[Any, ...]:
 def new_row(
     job_id: str, node: str, spec: Spec, sealed_env: bytes | None, now: int
 ) -> tuple[Any, ...]:
-    """The row of `Job.new`, without making one: a tenth of what a Create costs."""
+    """The row of `Job.new` without making the job, which is on the path of every Create."""
     body = b'{"history":[[%d,"pending",null,null,0]]}' % now
     stored = encode_spec(spec)
     return _key(job_id), node, 1, 1, "pending", None, 0, now, now, stored, sealed_env, body
