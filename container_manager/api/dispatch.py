@@ -54,10 +54,7 @@ class Dispatcher:
             return None if answer is None else orjson.dumps(answer)
         if not 0 < len(document) <= MAX_BATCH:
             self._observe("unknown", -32600)
-        if not document:
-            return orjson.dumps(_error(-32600, "Invalid Request", "", None))
-        if len(document) > MAX_BATCH:
-            reason = f"a batch holds at most {MAX_BATCH} requests"
+            reason = f"a batch holds at most {MAX_BATCH} requests" if document else ""
             return orjson.dumps(_error(-32600, "Invalid Request", reason, None))
         answers = await asyncio.gather(*(self._answer(one, context) for one in document))
         rest = [answer for answer in answers if answer is not None]

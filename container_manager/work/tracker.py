@@ -252,9 +252,7 @@ class Tracker:
 
     async def _look(self, job_id: str, *, after_outage: bool) -> None:
         job = self._ledger.find(job_id)
-        if job is None or job.container is None or job_id in self._active:
-            return
-        if job.status is Status.PENDING or job.needs_worker:
+        if job is None or job.container is None or job.needs_worker or job_id in self._active:
             return
         try:
             container = (await self._engine.inspect(job.container.id)).container

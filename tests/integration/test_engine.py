@@ -14,6 +14,7 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     import aiodocker
+    from aiodocker.containers import DockerContainer
 
     from tests.conftest import MakeDaemon
     from tests.support.daemon import Daemon
@@ -29,6 +30,16 @@ async def container_is(node: Daemon, job_id: str, state: str) -> dict[str, Any]:
         return job if job["container"]["state"] == state else None
 
     return await eventually(says) or {}
+
+
+async def running_batch(
+    node: Daemon, docker: aiodocker.Docker, image: str, arguments: list[str]
+) -> tuple[str, DockerContainer]:
+    """A batch job that runs, and its container."""
+    job_id = await node.create(image, type="batch", arguments=arguments)
+    await reach(node, job_id, "running")
+    (shown,) = await containers(docker, job_id)
+    return job_id, docker.containers.container(shown["Id"])
 
 
 async def test_exit_after_the_deployment_is_noted_and_the_job_stays_complete(
@@ -57,10 +68,8 @@ async def test_batch_stopped_from_outside_ends_by_its_exit_code(
     daemon: MakeDaemon, docker: aiodocker.Docker, image: str
 ) -> None:
     node = await daemon()
-    job_id = await node.create(image, type="batch", arguments=["sleep", "600"])
-    await reach(node, job_id, "running")
-    (shown,) = await containers(docker, job_id)
-    await docker.containers.container(shown["Id"]).kill()
+    job_id, container = await running_batch(node, docker, image, ["sleep", "600"])
+    await container.kill()
     job = await node.wait(job_id)
     assert (job["status"], job["reason"]) == ("failed", "exited with code 137 (SIGKILL)")
 
@@ -70,11 +79,9 @@ async def test_batch_whose_container_vanishes_is_lost(
 ) -> None:
     """Removed while nobody watched: not even its end was seen."""
     node = await daemon(docker_host=engine_proxy.url)
-    job_id = await node.create(image, type="batch", arguments=["sleep", "600"])
-    await reach(node, job_id, "running")
+    job_id, container = await running_batch(node, docker, image, ["sleep", "600"])
     await engine_proxy.go_away()
-    (shown,) = await containers(docker, job_id)
-    await docker.containers.container(shown["Id"]).delete(force=True)
+    await container.delete(force=True)
     await engine_proxy.come_back()
     job = await node.wait(job_id)
     assert (job["status"], job["container"]["state"]) == ("lost", "removed")
@@ -84,13 +91,11 @@ async def test_exit_while_the_events_are_cut_is_seen_after_reconnecting(
     daemon: MakeDaemon, engine_proxy: EngineProxy, docker: aiodocker.Docker, image: str
 ) -> None:
     node = await daemon(docker_host=engine_proxy.url)
-    job_id = await node.create(image, type="batch", arguments=ENDLESS)
-    await reach(node, job_id, "running")
-    (shown,) = await containers(docker, job_id)
+    job_id, container = await running_batch(node, docker, image, ENDLESS)
     gate = engine_proxy.hold("GET /events")  # the next subscription stands at the gate
     assert engine_proxy.cut("GET /events") == 1
     await gate.reached()
-    await docker.containers.container(shown["Id"]).kill()
+    await container.kill()
     gate.release()
     job = await node.wait(job_id)
     assert job["reason"] == "exited with code 137 (SIGKILL)"
@@ -101,13 +106,11 @@ async def test_exit_during_the_look_after_reconnecting_is_heard(
 ) -> None:
     """It dies when the list has been made and not been read: only its event tells."""
     node = await daemon(docker_host=engine_proxy.url)
-    job_id = await node.create(image, type="batch", arguments=ENDLESS)
-    await reach(node, job_id, "running")
-    (shown,) = await containers(docker, job_id)
+    job_id, container = await running_batch(node, docker, image, ENDLESS)
     looked = engine_proxy.hold("GET /containers/[^/]+/json", when="after")
     engine_proxy.cut("GET /events")
     await looked.reached()
-    await docker.containers.container(shown["Id"]).kill()
+    await container.kill()
     looked.release()
     assert (await node.wait(job_id))["reason"] == "exited with code 137 (SIGKILL)"
 
