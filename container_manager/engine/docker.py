@@ -19,6 +19,7 @@ import orjson
 from aiodocker import Docker, DockerError
 from aiohttp.http_exceptions import HttpProcessingError
 
+from container_manager.engine import podman
 from container_manager.engine.endpoint import Endpoint, find
 from container_manager.engine.errors import (
     ContainerMissing,
@@ -52,6 +53,8 @@ _HEALS = re.compile(
     r"|no space left",
     re.IGNORECASE,
 )
+# Docker says it with 409, Podman with 500, as it does of most that is wrong.
+_NAME_TAKEN = re.compile(r"name \S+ is (already )?in use", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,7 +243,7 @@ class Engine:
             Listed(
                 id=one.id,
                 name=_name(one._container["Names"]),  # noqa: SLF001
-                state=one._container["State"],  # noqa: SLF001
+                state=podman.state(one._container["State"]),  # noqa: SLF001
                 labels=one._container["Labels"] or {},  # noqa: SLF001
             )
             for one in shown
@@ -264,7 +267,10 @@ class Engine:
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """What happens to the containers of jobs from now on; the stream ends when it is cut."""
-        filters = orjson.dumps({"type": ["container"], "label": [f"{LABEL_PREFIX}job"]}).decode()
+        wanted = {"type": ["container"], "label": [f"{LABEL_PREFIX}job"]}
+        if podman.is_podman(self.version):
+            del wanted["label"]  # it finds no event by a label's name without the value
+        filters = orjson.dumps(wanted).decode()
 
         async def subscribe(client: Docker) -> aiohttp.ClientResponse:
             # aiodocker's own subscription keeps one shared, unbounded queue for ever.
@@ -336,9 +342,9 @@ def _translated(error: DockerError) -> EngineError:
     kind: type[EngineError] = EngineRefused
     if error.status == 404 and "no such image" in words.lower():
         kind = ImageMissing
-    elif error.status == 404 and "no such container" in words.lower():
-        kind = ContainerMissing
-    elif error.status == 409 and "already in use" in words.lower():
+    elif error.status in (404, 500) and "no such container" in words.lower():
+        kind = ContainerMissing  # with 500 of one that Podman removes in this moment
+    elif error.status in (409, 500) and _NAME_TAKEN.search(words):
         kind = NameTaken
     elif error.status in (400, 401, 403, 404, 406) or (
         error.status in (0, 500) and not _HEALS.search(words) and _stays(words)
@@ -366,6 +372,7 @@ def _stays(words: str) -> bool:
             "invalid reference",
             "executable file",
             "exec format error",
+            "not a directory",
         )
     )
 
@@ -373,14 +380,15 @@ def _stays(words: str) -> bool:
 def inspected(document: Mapping[str, Any], now: int) -> Inspected:
     """The engine's inspect document as a value."""
     state, config = document["State"], document["Config"]
-    health = (state.get("Health") or {}).get("Status")
+    status = podman.state(state["Status"])
+    health = (state.get("Health") or {}).get("Status") or "none"
     started_at = _time(state.get("StartedAt"))
-    ended = state["Status"] in ("exited", "dead")
+    ended = status in ("exited", "dead")
     return Inspected(
         container=Container(
             id=document["Id"],
             name=document["Name"].lstrip("/"),
-            state=state["Status"],
+            state=status,
             exit_code=state["ExitCode"] if ended else None,
             oom_killed=bool(state.get("OOMKilled")),
             health=health if health != "none" else None,
@@ -391,7 +399,7 @@ def inspected(document: Mapping[str, Any], now: int) -> Inspected:
         ),
         image=config["Image"],
         arguments=list(config.get("Cmd") or []),
-        env=dict(pair.split("=", 1) for pair in config.get("Env") or [] if "=" in pair),
+        env=podman.environment(config.get("Env") or [], config.get("Hostname") or ""),
         labels=config.get("Labels") or {},
     )
 
