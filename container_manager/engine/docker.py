@@ -154,7 +154,7 @@ class Engine:
         Raises:
             EngineUnavailable: it does not.
         """
-        await self._call(lambda client: client.version(), CONNECT_TIMEOUT)
+        await self._call(_ping, CONNECT_TIMEOUT)
 
     async def connect(self) -> None:
         """Make the connection anew.
@@ -178,7 +178,7 @@ class Engine:
             url = f"{scheme}://{endpoint.url.split('://', 1)[1]}"
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT)
         self._client = Docker(url=url, connector=self._connector, timeout=timeout)
-        self.version = await self._call(lambda client: client.version(), CONNECT_TIMEOUT)
+        self.version = await self._call(_version, CONNECT_TIMEOUT)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -315,6 +315,19 @@ class Engine:
         return EngineUnavailable(f"no engine answers at {where} ({why or cause or error.message})")
 
 
+async def _ping(client: Docker) -> None:
+    async with client._query("_ping", versioned_api=False):  # noqa: SLF001 - it has no other
+        pass
+
+
+async def _version(client: Docker) -> dict[str, Any]:
+    # One call settles on the API's version, too; the client by itself would ask twice, and Podman
+    # takes its time each time, since it asks the package manager for the versions of its parts.
+    version: dict[str, Any] = await client._query_json("version", versioned_api=False)  # noqa: SLF001
+    client.api_version = f"v{version['ApiVersion']}"
+    return version
+
+
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
     """Split the stream of events. An event carries all labels of its container, however long."""
     rest = b""
@@ -373,6 +386,7 @@ def _stays(words: str) -> bool:
             "executable file",
             "exec format error",
             "not a directory",
+            "invalid argument",
         )
     )
 
