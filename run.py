@@ -22,7 +22,6 @@ import io
 import json
 import os
 import re
-import resource
 import shutil
 import signal
 import socket
@@ -658,18 +657,17 @@ PODMAN_TESTS = (
 )
 
 
-def podman_settings(directory: Path, hard_limits: Mapping[str, int]) -> dict[str, str]:
+def podman_settings(directory: Path) -> dict[str, str]:
     """Write Podman's configuration; give the variables that name it.
 
     Nothing in it is shared with a Podman that the machine may have for itself, and neither systemd
     nor an interface is needed. Source: containers.conf(5), containers-registries.conf(5).
     """
     network, registries = directory / "networks", directory / "registries.conf"
-    # Where root may not raise its own limits, as in many containers, Podman's default ones fail.
-    limits = json.dumps([f"{name}={limit}:{limit}" for name, limit in hard_limits.items()])
+    # Podman's default limits fail where root may not raise its own.
     containers_conf = f"""
 [containers]
-default_ulimits = {limits}
+default_ulimits = ["nofile=1024:1024", "nproc=4096:4096"]
 log_driver = "k8s-file"
 [engine]
 cgroup_manager = "cgroupfs"
@@ -700,9 +698,7 @@ def podman_ready(undo: Undo, command: str) -> Server:
     filter stay, empty, as dockerd's do.
     """
     directory = work_directory(undo)
-    soft_to_hard = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
-    limits = {name: resource.getrlimit(number)[1] for name, number in soft_to_hard.items()}
-    settings = podman_settings(directory, limits)
+    settings = podman_settings(directory)
     podman = [command, "--root", str(directory / "root"), "--runroot", str(directory / "run")]
     podman += ["--storage-driver", "vfs"]  # leaves no mounts, and needs nothing of the kernel
 
