@@ -1,4 +1,5 @@
-"""Sealing: values of `env` are closed wherever they are stored, and opened to make a container.
+"""Sealing: values of `env` are closed wherever they are stored, and opened to make a container; so
+is what containers write, which may repeat them.
 
 ChaCha20-Poly1305 (RFC 8439) under a key from the data directory, each value bound to its job, so
 that what was sealed for one job does not open for another. Fingerprints are keyed as well: without
@@ -22,7 +23,7 @@ _NONCE_LENGTH = 12
 
 
 class SealBroken(Exception):
-    """The environment does not open with this node's key: the key file was replaced."""
+    """What was sealed does not open with this node's key: the key file was replaced."""
 
 
 class Seal:
@@ -35,10 +36,7 @@ class Seal:
 
     def close(self, env: dict[str, str], job_id: str) -> bytes | None:
         """Seal an environment for one job; None where there is nothing to seal."""
-        if not env:
-            return None
-        nonce = os.urandom(_NONCE_LENGTH)
-        return nonce + self._cipher.encrypt(nonce, orjson.dumps(env), job_id.encode())
+        return self._close(orjson.dumps(env), job_id) if env else None
 
     def open(self, sealed: bytes | None, job_id: str) -> dict[str, str]:
         """The environment that was sealed for this job.
@@ -46,15 +44,32 @@ class Seal:
         Raises:
             SealBroken: it was sealed with another key, or for another job.
         """
-        if sealed is None:
-            return {}
+        env: dict[str, str] = {} if sealed is None else orjson.loads(self._open(sealed, job_id))
+        return env
+
+    def close_output(self, lines: list[str], job_id: str) -> bytes:
+        """Seal what a job's container has written: programs print what they were given."""
+        return self._close(orjson.dumps(lines), f"output of {job_id}")
+
+    def open_output(self, sealed: bytes, job_id: str) -> list[str]:
+        """What was sealed by `close_output`.
+
+        Raises:
+            SealBroken: as `open`.
+        """
+        lines: list[str] = orjson.loads(self._open(sealed, f"output of {job_id}"))
+        return lines
+
+    def _close(self, plain: bytes, bound_to: str) -> bytes:
+        nonce = os.urandom(_NONCE_LENGTH)
+        return nonce + self._cipher.encrypt(nonce, plain, bound_to.encode())
+
+    def _open(self, sealed: bytes, bound_to: str) -> bytes:
         nonce, ciphertext = sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:]
         try:
-            plain = self._cipher.decrypt(nonce, ciphertext, job_id.encode())
+            return self._cipher.decrypt(nonce, ciphertext, bound_to.encode())
         except InvalidTag as error:
-            raise SealBroken("the environment does not open with this node's key") from error
-        env: dict[str, str] = orjson.loads(plain)
-        return env
+            raise SealBroken("it does not open with this node's key") from error
 
     def fingerprint(self, content: bytes) -> bytes:
         """32 bytes that tell whether two contents are the same, and nothing else about them."""
