@@ -17,6 +17,7 @@ since 1970 in UTC. Nothing here looks at a clock, a disk or an engine.
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -125,6 +126,15 @@ class Container:
     def removed(self, now: int) -> Container:
         """This container, gone from its engine."""
         return replace(self, state=REMOVED, health=None, ports=(), seen_at=now)
+
+    @property
+    def signal(self) -> str | None:
+        """The name of the signal that has ended it, as far as its exit code tells."""
+        # A shell's convention, and the engine's: 128 and the signal's number.
+        try:
+            return signal.Signals((self.exit_code or 0) - 128).name
+        except ValueError:  # it ended by itself
+            return None
 
     @property
     def ended(self) -> bool:

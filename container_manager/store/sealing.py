@@ -50,7 +50,8 @@ class Seal:
         """
         if sealed is None:
             return {}
-        env: dict[str, str] = orjson.loads(_decrypted(self._cipher, sealed, job_id.encode()))
+        plain = _decrypted(self._cipher, sealed, job_id.encode(), "the environment")
+        env: dict[str, str] = orjson.loads(plain)
         return env
 
     def close_output(self, lines: list[str], job_id: str) -> bytes:
@@ -63,7 +64,8 @@ class Seal:
         Raises:
             SealBroken: as `open`.
         """
-        lines: list[str] = orjson.loads(_decrypted(self._output_cipher, sealed, job_id.encode()))
+        plain = _decrypted(self._output_cipher, sealed, job_id.encode(), "the output")
+        lines: list[str] = orjson.loads(plain)
         return lines
 
     def close_credentials(self, content: bytes) -> bytes:
@@ -76,7 +78,7 @@ class Seal:
         Raises:
             SealBroken: they were sealed with another key, or are not whole.
         """
-        return _decrypted(self._credentials_cipher, sealed, None)
+        return _decrypted(self._credentials_cipher, sealed, None, "what was kept")
 
     def fingerprint(self, content: bytes) -> bytes:
         """32 bytes that tell whether two contents are the same, and nothing else about them."""
@@ -88,11 +90,13 @@ def _encrypted(cipher: ChaCha20Poly1305, plain: bytes, bound_to: bytes | None) -
     return nonce + cipher.encrypt(nonce, plain, bound_to)
 
 
-def _decrypted(cipher: ChaCha20Poly1305, sealed: bytes, bound_to: bytes | None) -> bytes:
+def _decrypted(
+    cipher: ChaCha20Poly1305, sealed: bytes, bound_to: bytes | None, what: str
+) -> bytes:
     try:
         return cipher.decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], bound_to)
     except (InvalidTag, ValueError) as error:  # a ValueError where there is not even a nonce
-        raise SealBroken("it does not open with this node's key") from error
+        raise SealBroken(f"{what} does not open with this node's key") from error
 
 
 def _derived(key: bytes, use: bytes) -> bytes:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import random
-import signal
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -13,7 +11,6 @@ from container_manager.spec import Retry
 
 MAX_RESTARTS = 5
 """Restarts by the engine's own restart policy that a service may need until it is up."""
-_SIGNALLED = 128  # a shell's convention, and the engine's: 128 + the signal's number
 
 
 class Kind(Enum):
@@ -115,10 +112,7 @@ def _judge_service(
 def exit_words(container: Container) -> str:
     """How a container has ended, in words: "exited with code 137 (SIGKILL, out of memory)"."""
     code = container.exit_code or 0
-    notes = []
-    if code > _SIGNALLED:
-        with suppress(ValueError):  # an exit code of the program's own that means no signal
-            notes.append(signal.Signals(code - _SIGNALLED).name)
+    notes = [] if container.signal is None else [container.signal]
     if container.oom_killed:
         notes.append("out of memory")
     if container.error:
