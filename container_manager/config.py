@@ -24,7 +24,9 @@ class Setting:
 
     name: str
     help: str
-    kind: Literal["int", "float", "text", "path", "flag", "level", "address", "engine", "trust", "duration"]
+    kind: Literal[
+        "int", "float", "text", "path", "flag", "level", "address", "engine", "trust", "duration"
+    ]
     default: Any
     low: float | None = None
     high: float | None = None

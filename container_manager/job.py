@@ -209,9 +209,7 @@ class Job:
         """Whether its container has to be watched for the job or its record to go on."""
         if self.status is Status.RUNNING:
             return self.phase in FOLLOWED_PHASES
-        return (
-            self.status.final and self.container is not None and self.container.state != REMOVED
-        )
+        return self.status.final and self.container is not None and self.container.state != REMOVED
 
     @property
     def removal_due(self) -> int | None:

@@ -192,9 +192,7 @@ class Engine:
 
     # -- the calls -----------------------------------------------------------------------------
 
-    async def create(
-        self, document: dict[str, Any], name: str, platform: str | None = None
-    ) -> str:
+    async def create(self, document: dict[str, Any], name: str, platform: str | None = None) -> str:
         """Create a container and give its id.
 
         Raises:

@@ -17,26 +17,39 @@ _HEADER = 8
 
 async def last_lines(chunks: AsyncIterator[bytes]) -> list[str]:
     """The last `MAX_LINES` lines, or fewer where they are longer than `MAX_BYTES` together."""
-    kept, header, left, cut = bytearray(), b"", 0, False
+    kept, frames, cut = bytearray(), _Frames(), False
     async for chunk in chunks:
-        while chunk:
-            if left:
-                kept += chunk[:left]
-                left, chunk = max(left - len(chunk), 0), chunk[left:]
-            else:
-                missing = _HEADER - len(header)
-                header, chunk = header + chunk[:missing], chunk[missing:]
-                if len(header) == _HEADER:
-                    left, header = int.from_bytes(header[4:], "big"), b""
-        if len(kept) > 2 * MAX_BYTES:
+        kept += frames.content(chunk)
+        if len(kept) > MAX_BYTES:
             del kept[:-MAX_BYTES]
             cut = True
-    if len(kept) > MAX_BYTES:
-        del kept[:-MAX_BYTES]
-        cut = True
     lines = kept.decode("utf-8", "replace").split("\n")
     if lines[-1] == "":
         lines.pop()
     if cut and len(lines) > 1:
         del lines[0]  # its beginning is missing
     return [line.rstrip("\r") for line in lines[-MAX_LINES:]]
+
+
+class _Frames:
+    """Takes the frames away, wherever the chunks are cut."""
+
+    def __init__(self) -> None:
+        self._header = b""
+        self._left = 0
+
+    def content(self, chunk: bytes) -> bytes:
+        """What of a chunk is content."""
+        content, at = bytearray(), 0
+        while at < len(chunk):
+            if self._left:
+                piece = chunk[at : at + self._left]
+                content += piece
+                self._left -= len(piece)
+            else:
+                piece = chunk[at : at + _HEADER - len(self._header)]
+                self._header += piece
+                if len(self._header) == _HEADER:
+                    self._left, self._header = int.from_bytes(self._header[4:], "big"), b""
+            at += len(piece)
+        return bytes(content)

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import re
 import time
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 from container_manager.engine.docker import Engine
 from container_manager.engine.errors import (
     EngineError,
     EngineRefused,
     EngineRejected,
-    EngineUnavailable,
 )
 from container_manager.engine.logins import Logins
 from container_manager.engine.progress import Progress, PullProgress
@@ -37,10 +39,10 @@ class _Key:
 class _Pull:
     """A pull under way, and how many wait for it."""
 
-    def __init__(self) -> None:
+    def __init__(self, run: Callable[[PullProgress], Coroutine[Any, Any, None]]) -> None:
         self.progress = PullProgress(time.monotonic())
         self.waiters = 0
-        self.task: asyncio.Task[None] | None = None
+        self.task = asyncio.create_task(run(self.progress), name="pull")
 
 
 class Pulls:
@@ -75,44 +77,31 @@ class Pulls:
         """
         key = _key(spec)
         if (pull := self._pulls.get(key)) is None:
-            pull = self._pulls[key] = _Pull()
-            pull.task = asyncio.create_task(self._run(key, pull), name=f"pull-{spec.image}")
-        assert pull.task is not None
+            pull = self._pulls[key] = _Pull(partial(self._pull, key))
         pull.waiters += 1
         try:
             await asyncio.shield(pull.task)
         finally:
             pull.waiters -= 1
-            if not pull.waiters and not pull.task.done():
-                self._forget(key, pull)
+            if not pull.waiters:
                 pull.task.cancel()
-
-    async def _run(self, key: _Key, pull: _Pull) -> None:
-        try:
-            async with self._places:
-                await self._pull(key, pull.progress)
-        finally:
-            self._forget(key, pull)
-
-    def _forget(self, key: _Key, pull: _Pull) -> None:
-        if self._pulls.get(key) is pull:
-            del self._pulls[key]
+            if self._pulls.get(key) is pull and (pull.task.done() or not pull.waiters):
+                del self._pulls[key]
 
     async def _pull(self, key: _Key, progress: PullProgress) -> None:
-        login = await self._logins.header(key.image.registry, key.credential)
-        try:
-            async with self._engine.pulling(
-                key.image.name, key.image.tag_or_digest, platform=key.platform, login=login
-            ) as messages:
-                # The engine answers 200 at once and reports a failure inside the stream.
-                async for message in messages:
-                    if "error" in message:
-                        raise EngineRefused(str(message["error"]))
-                    progress.note(message, time.monotonic())
-        except EngineUnavailable:
-            raise
-        except (EngineRefused, EngineRejected) as error:
-            raise pull_failed(key.image, str(error), logged_in=login is not None) from error
+        async with self._places:
+            login = await self._logins.header(key.image.registry, key.credential)
+            try:
+                async with self._engine.pulling(
+                    key.image.name, key.image.tag_or_digest, platform=key.platform, login=login
+                ) as messages:
+                    # The engine answers 200 at once and reports a failure inside the stream.
+                    async for message in messages:
+                        if "error" in message:
+                            raise EngineRefused(str(message["error"]))
+                        progress.note(message, time.monotonic())
+            except (EngineRefused, EngineRejected) as error:
+                raise pull_failed(key.image, str(error), logged_in=login is not None) from error
 
 
 def _key(spec: Spec) -> _Key:
@@ -134,7 +123,9 @@ _NOT_FOUND = re.compile(
     r"|does not match the specified platform|invalid reference",
     re.IGNORECASE,
 )
-_SERVER = re.compile(r"HTTP status:? 5\d\d|internal server error|bad gateway|unavailable", re.I)
+_SERVER = re.compile(
+    r"HTTP status:? 5\d\d|internal server error|bad gateway|unavailable", re.IGNORECASE
+)
 _CUT = re.compile(r"\bEOF\b|connection reset|broken pipe|unexpected end", re.IGNORECASE)
 
 
@@ -165,7 +156,9 @@ def pull_failed(image: Reference, words: str, *, logged_in: bool) -> EngineError
             else f"there is no login for it: `docker login {registry}` as the daemon's user, "
             "or a named credential"
         )
-        return EngineRejected(f"the registry {registry} refuses {image.repository}; {remedy}: {words}")
+        return EngineRejected(
+            f"the registry {registry} refuses {image.repository}; {remedy}: {words}"
+        )
     if _NOT_FOUND.search(words):
         return EngineRejected(
             f"the registry {registry} has no {image.repository} {image.tag_or_digest}: {words}"

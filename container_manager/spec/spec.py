@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
@@ -85,6 +85,12 @@ class Spec(Model):
     pull: Literal["missing", "always", "never"] = Field(
         default="missing", description="When the image is pulled before the container is created."
     )
+    platform: str | None = None
+    credential: str | None = None
+    user_data: Any = None
+    remove_on_exit: bool = False
+    keep: float | None = None
+    stop_timeout: int | None = None
     retry: Retry = Field(default=Retry(), description="How failed deployments are retried.")
     deploy_timeout: Seconds = Field(
         default=900.0,

@@ -90,9 +90,7 @@ def _encrypted(cipher: ChaCha20Poly1305, plain: bytes, bound_to: bytes | None) -
     return nonce + cipher.encrypt(nonce, plain, bound_to)
 
 
-def _decrypted(
-    cipher: ChaCha20Poly1305, sealed: bytes, bound_to: bytes | None, what: str
-) -> bytes:
+def _decrypted(cipher: ChaCha20Poly1305, sealed: bytes, bound_to: bytes | None, what: str) -> bytes:
     try:
         return cipher.decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], bound_to)
     except (InvalidTag, ValueError) as error:  # a ValueError where there is not even a nonce

@@ -29,9 +29,7 @@ class Moments:
 class Deadlines:
     """The deadlines of all jobs whose containers were started."""
 
-    def __init__(
-        self, touch: Callable[[str], None], now: Callable[[], int], settle: float
-    ) -> None:
+    def __init__(self, touch: Callable[[str], None], now: Callable[[], int], settle: float) -> None:
         """Have a job looked at by `touch` at each of its moments.
 
         Args:

@@ -10,15 +10,17 @@ never idle; more are of no use.
 
 from __future__ import annotations
 
+from collections import deque
+
 FIRST = 4
 """The limit before anything is known."""
 FLOOR = 2
 """The limit that is never undercut, however slow the engine has become."""
 TOO_FEW, TOO_MANY = 2.5, 3.5
 """Between so many of the deployments under way should be waiting inside the engine."""
-PROBE_AFTER = 200
-"""Deployments under full load after which one is made alone, to know what that takes by now."""
-_WEIGHT = 0.3
+PROBE_AFTER = 300
+"""Deployments under full load after which some are made alone, to know what one takes by now."""
+PROBES = 3
 
 
 class ConcurrencyLimit:
@@ -28,14 +30,16 @@ class ConcurrencyLimit:
         """Find a limit of at most `most`."""
         self._most = most
         self._found = min(FIRST, most)
-        self._alone = float("inf")
-        self._since_alone = 0
+        self._alone: deque[float] = deque(maxlen=PROBES)
+        self._quickest = float("inf")
+        self._until_probe = PROBE_AFTER
+        self._probes_left = 0
         self._window: list[float] = []
 
     @property
     def value(self) -> int:
         """How many deployments may be under way now."""
-        return 1 if self._since_alone >= PROBE_AFTER else self._found
+        return 1 if self._probes_left else self._found
 
     def sample(self, seconds: float, *, alone: bool, contended: bool) -> None:
         """Learn from one deployment.
@@ -46,22 +50,25 @@ class ConcurrencyLimit:
             contended: whether others were waiting for their turn, so that the limit held them up.
         """
         if alone:
-            known = self._alone
-            fresh = known == float("inf") or self._since_alone >= PROBE_AFTER
-            self._alone = seconds if fresh else known + _WEIGHT * (seconds - known)
-            self._since_alone = 0
+            self._alone.append(seconds)
+            self._until_probe = PROBE_AFTER
+            self._probes_left = max(self._probes_left - 1, 0)
             return
-        self._alone = min(self._alone, seconds)
-        if not contended:
+        self._quickest = min(self._quickest, seconds)
+        if not contended or self._probes_left:
             return
-        self._since_alone += 1
+        self._until_probe -= 1
+        if not self._until_probe:
+            self._probes_left = PROBES
         self._window.append(seconds)
         if len(self._window) >= 2 * self._found:
             self._move(sum(self._window) / len(self._window))
             self._window.clear()
 
     def _move(self, mean: float) -> None:
-        waiting = self._found * (1 - self._alone / mean)
+        # Until one was alone, the quickest comes nearest to that.
+        alone = sum(self._alone) / len(self._alone) if self._alone else self._quickest
+        waiting = self._found * (1 - alone / mean)
         if waiting < TOO_FEW:
             self._found = min(self._found + 1, self._most)
         elif waiting > TOO_MANY:

@@ -110,7 +110,9 @@ class Outcomes:
         A batch container that has been running is stopped and kept, with its exit code and its
         logs; everything else is removed.
         """
-        kept = job.spec.type == "batch" and container is not None and container.started_at is not None
+        kept = (
+            job.spec.type == "batch" and container is not None and container.started_at is not None
+        )
         if container is not None and kept:
             container = await self._stop(job, container)
         output = await self._output(container)

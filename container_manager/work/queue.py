@@ -1,4 +1,4 @@
-"""The queue: which jobs wait for their turn, in the order of their coming, and how many there may be.
+"""The queue: which jobs wait for their turn, in the order of their coming, and how many may.
 
 Only ids are held: the jobs themselves are in the store, and are read when their turn comes.
 Everything here can be made anew from the store at any time.

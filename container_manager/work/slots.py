@@ -49,7 +49,7 @@ class Slots:
         except asyncio.CancelledError:
             if taker.done() and not taker.cancelled():
                 self._free()  # it was given one that it does not use any more
-            else:
+            elif taker in self._takers:
                 self._takers.remove(taker)
             raise
 

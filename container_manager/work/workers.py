@@ -1,4 +1,4 @@
-"""The workers: each job whose turn it is gets a slot, and is carried through in a task of its own."""
+"""The workers: each job whose turn it is gets a slot, and is carried through in its own task."""
 
 from __future__ import annotations
 
@@ -28,7 +28,12 @@ class Workers:
     """Deploys what waits. A job is in the hands of one worker at most."""
 
     def __init__(
-        self, deployer: Deployer, queue: JobQueue, slots: Slots, tracker: Tracker, active: ActiveJobs
+        self,
+        deployer: Deployer,
+        queue: JobQueue,
+        slots: Slots,
+        tracker: Tracker,
+        active: ActiveJobs,
     ) -> None:
         """Have what is in `queue` deployed, `slots` at a time, and `tracker` follow it."""
         self._deployer = deployer
@@ -47,11 +52,13 @@ class Workers:
         """Work until `drain` is called."""
         engine = self._deployer.engine
         async with asyncio.TaskGroup() as group:
-            while not self._closing:
+            while True:
                 await engine.available()
                 await self._queue.ready()
                 slot = await self._slots.take()
-                if self._closing or engine.unavailable or (job_id := self._queue.take()) is None:
+                if self._closing:
+                    return
+                if engine.unavailable or (job_id := self._queue.take()) is None:
                     slot.free()  # things have changed while there was none
                     continue
                 task = group.create_task(self._work(job_id, slot), name=f"worker-{job_id}")

@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from container_manager.api.containers import ContainerService
 from container_manager.engine.docker import Engine
+from container_manager.engine.logins import Logins
+from container_manager.engine.pulls import Pulls
 from container_manager.job import Container, Job, Phase, Status
 from container_manager.spec import LABEL_PREFIX, MAX_SECONDS, Spec
 from container_manager.store.database import Database
@@ -75,10 +77,17 @@ def service(rooms: Rooms) -> ContainerService:
     ledger = rooms.ledger
     engine = Engine(None, ledger.now)
     outcomes = Outcomes(ledger, engine)
+    pulls = Pulls(engine, Logins(lambda _: None))
     tracker = Tracker(
         ledger, engine, outcomes, ActiveJobs(), node=NODE, directory=rooms.directory, settle=0
     )
-    return ContainerService(ledger, tracker, engine)
+    return ContainerService(ledger, tracker, engine, pulls)
+
+
+async def take(queue: JobQueue) -> str | None:
+    """The job whose turn is next, once it is."""
+    await queue.ready()
+    return queue.take()
 
 
 # By hand
