@@ -66,7 +66,7 @@ async def test_engine_pulls_a_published_image_by_the_proxy_and_runs_it(
         assert f"Digest: {digest}" in [line["status"] for line in said]
         image = await docker.images.inspect(f"{name}:latest")
         assert image["Config"]["Healthcheck"] == health
-        config = {"Image": f"{name}:latest", "HostConfig": {"NetworkMode": "none"}}
+        config: dict[str, Any] = {"Image": f"{name}:latest", "HostConfig": {"NetworkMode": "none"}}
         container = await docker.containers.create(config)
         try:
             await container.start()
