@@ -22,8 +22,8 @@ from aiohttp import web
 from container_manager import __version__, node
 from container_manager.api.access import Access, trusted_networks
 from container_manager.api.app import App
+from container_manager.api.containers import ContainerService
 from container_manager.api.dispatch import Dispatcher
-from container_manager.api.methods import ContainerService
 from container_manager.api.metrics import Metrics
 from container_manager.api.openrpc import discovery
 from container_manager.config import Settings, parse_trust

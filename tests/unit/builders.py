@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
-from container_manager.api.methods import ContainerService
+from container_manager.api.containers import ContainerService
 from container_manager.engine.docker import Engine
 from container_manager.job import Container, Job, Phase, Status
 from container_manager.spec import LABEL_PREFIX, MAX_SECONDS, Spec

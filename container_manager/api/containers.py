@@ -1,57 +1,17 @@
-"""The calls: what `POST /jrpc` can be asked."""
+"""ContainerService: the calls that create containers and ask after the jobs that do it."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
-
-from jsonrpcserver import Error
-from jsonrpcserver.result import Result
-from pydantic import ValidationError
-from pydantic_core import ErrorDetails
+from typing import Any
 
 from container_manager.api import views
-from container_manager.api.dispatch import Method, guarded
+from container_manager.api.calls import Call
 from container_manager.api.params import CreateParams, JobParams, ListParams, WaitParams
 from container_manager.engine.docker import Engine
-from container_manager.errors import PolicyDenied
 from container_manager.job import Job, Status
-from container_manager.spec import Model, check_policy
 from container_manager.store.jobs import Filter
 from container_manager.work.ledger import Ledger
 from container_manager.work.tracker import Tracker
-
-P = TypeVar("P", bound=Model)
-
-
-@dataclass(frozen=True, slots=True)
-class Call(Generic[P]):
-    """One call of the interface: its name, what it takes and gives, and what it does."""
-
-    name: str
-    params: type[P]
-    gives: Any
-    """The type of the result, for the document that describes the interface."""
-    does: Callable[[P], Awaitable[Any]]
-
-    def method(self) -> Method:
-        """The call as the dispatcher calls it."""
-        run = guarded(self.does)
-        model = self.params
-
-        async def method(context: Any, /, *args: Any, **kwargs: Any) -> Result:
-            del context
-            fields = args[0] if len(args) == 1 and not kwargs else kwargs
-            if type(fields) is not dict or (args and fields is kwargs):
-                return _invalid("params takes one object: [{…}] or {…}", [])
-            try:
-                params = model.model_validate(fields)
-            except ValidationError as error:
-                return _refusal(error, fields)
-            return await run(params)
-
-        return method
 
 
 class ContainerService:
@@ -126,31 +86,3 @@ def _several(value: str | list[Any] | None) -> list[Any]:
 def _label(text: str) -> tuple[str, str | None]:
     key, separator, value = text.partition("=")
     return key, value if separator else None
-
-
-def _refusal(error: ValidationError, fields: dict[str, Any]) -> Result:
-    """The answer to params that do not fit: what is denied first, then what is wrong, no values."""
-    try:
-        check_policy(fields)
-    except PolicyDenied as denied:
-        return Error(denied.code, denied.message, denied.data)
-    errors = [
-        {"loc": list(one["loc"]), "msg": _words(one), "type": one["type"]}
-        for one in error.errors(include_url=False, include_context=False, include_input=False)
-    ]
-    # In words for the person at the terminal; programs read the list.
-    place, what = (
-        ".".join(map(str, error.errors(include_input=False)[0]["loc"])),
-        str(errors[0]["msg"]),
-    )
-    return _invalid(f"{place}: {what}" if place else what, errors)
-
-
-def _words(error: ErrorDetails) -> str:
-    if error["type"] == "extra_forbidden":
-        return "unknown field; rpc.discover describes those that there are"
-    return error["msg"].removeprefix("Value error, ")
-
-
-def _invalid(what: str, errors: list[dict[str, Any]]) -> Result:
-    return Error(-32602, f"Invalid params: {what}", {"name": "invalid_params", "errors": errors})
