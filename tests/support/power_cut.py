@@ -117,11 +117,13 @@ class Recording:
         """
         kinds = (Sync, Link, Unlink)
         turns = [at for at, event in enumerate(self.events) if isinstance(event, kinds)]
-        logs = {event.file for event in self.events if isinstance(event, Link)}
+        numbers = list(zip(self.before, range(len(self.before)), strict=True))
+        numbers += [(event.name, event.file) for event in self.events if isinstance(event, Link)]
+        databases = {file for name, file in numbers if not name.endswith(("-wal", "-journal"))}
         checkpoints = [
             at
             for at, event in enumerate(self.events)
-            if isinstance(event, Write) and event.file not in logs
+            if isinstance(event, Write) and event.file in databases
         ]
         found = []
         for turn in range(number):
@@ -291,9 +293,9 @@ class _File:
             case "some writes":
                 chance = random.choice((0.1, 0.5, 0.9))
                 whole = [random.random() < chance for _ in range(count)]
-                torn = [random.random() < 0.3 for _ in range(count)]
+                partly = [random.random() < 0.3 for _ in range(count)]
                 return lambda number, sector: (
-                    random.random() < 0.5 if torn[number] else whole[number]
+                    random.random() < 0.5 if partly[number] else whole[number]
                 )
             case _:
                 # Each sector as it was in memory at some moment since the last sync.
