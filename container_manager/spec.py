@@ -8,6 +8,7 @@ which no field grants cannot be asked for.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
@@ -78,6 +79,7 @@ def _labels(value: dict[str, str]) -> dict[str, str]:
 
 
 Text = Annotated[str, AfterValidator(_text)]
+Labels = Annotated[dict[Text, Text], Field(max_length=1024), AfterValidator(_labels)]
 Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
 
 
@@ -133,9 +135,8 @@ class Spec(Model):
         description="`service`: complete once the container is up. `batch`: complete when it ends "
         "with exit code 0.",
     )
-    labels: Annotated[dict[Text, Text], AfterValidator(_labels)] = Field(
+    labels: Labels = Field(
         default_factory=dict,
-        max_length=1024,
         description="Labels for the container; ContainerService.List filters by them.",
     )
     pull: Literal["missing", "always", "never"] = Field(
@@ -163,14 +164,18 @@ class Spec(Model):
         return self
 
 
-def check_policy(fields: dict[str, Any]) -> None:
-    """Refuse what no spec may ask for, by name, before it is called an unknown field.
+def check_policy(fields: dict[str, Any], denied: Mapping[str, str] = DENIED_FIELDS) -> None:
+    """Refuse what nobody may ask for, by name, before it is called an unknown field.
+
+    Args:
+        fields: as a caller sent them.
+        denied: the fields that are never granted, each with its rule; by default a spec's.
 
     Raises:
         PolicyDenied: naming the first such field and the rule.
     """
     for field, value in fields.items():
-        if value and (rule := DENIED_FIELDS.get(field)):
+        if value and (rule := denied.get(field)):
             raise PolicyDenied(
                 f"{field} is denied: {rule}. Leave the field out.", field=field, rule=rule
             )
