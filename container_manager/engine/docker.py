@@ -29,6 +29,7 @@ from container_manager.engine.errors import (
     EngineUnavailable,
     ImageMissing,
     NameTaken,
+    ObjectMissing,
 )
 from container_manager.engine.output import MAX_LINES, last_lines
 from container_manager.job import Container, Port
@@ -42,6 +43,10 @@ been seen to take seconds, never a minute."""
 CONNECT_TIMEOUT = 5.0
 STOP_GRACE = 10.0
 """Seconds between a container's stop signal and SIGKILL, where it was not created with others."""
+
+REQUESTS = 4
+"""Calls for networks and volumes at a time: dockerd gains nothing from more, and whoever asks often
+must not hold up deployments."""
 
 MAX_EVENT = 16 * 1024 * 1024
 MAX_WORDS = 2000
@@ -117,6 +122,7 @@ class Engine:
         self._unavailable = "it has not been reached yet"
         self._available = asyncio.Event()
         self._doubted = asyncio.Event()
+        self._requests = asyncio.Semaphore(REQUESTS)
         self.endpoint: Endpoint | None = None
         self.version: dict[str, Any] = {}
 
@@ -347,14 +353,40 @@ class Engine:
         finally:
             response.close()
 
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Make one call of the Engine API that is not about containers of jobs; gives its answer.
+
+        Raises:
+            EngineUnavailable: the engine cannot be used, which `/readyz` says too; or it went away.
+            ObjectMissing: the engine does not know what `path` names.
+        """
+        if self.unavailable is not None:
+            raise EngineUnavailable(self.unavailable)
+        try:
+            async with self._requests:
+                return await self._call(
+                    lambda client: client._query_json(path, method, params=query, data=body)  # noqa: SLF001
+                )
+        except EngineUnavailable:
+            self.doubt()
+            raise
+
     async def _call(
         self, call: Callable[[Docker], Awaitable[T]], timeout: float | None = CALL_TIMEOUT
     ) -> T:
-        if self._client is None:
+        client = self._client
+        if client is None:
             raise EngineUnavailable(self._unavailable)
         try:
             async with asyncio.timeout(timeout):
-                return await call(self._client)
+                return await call(client)
         except DockerError as error:
             if error.status == _UNREACHABLE:
                 raise self._unreachable(error) from error
@@ -364,9 +396,9 @@ class Engine:
             raise EngineUnavailable("the engine has not answered in time") from error
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             raise EngineUnavailable(f"the connection to the engine broke: {error}") from error
-        except RuntimeError as error:
-            # aiohttp's words for a session that `connect` has replaced meanwhile.
-            if "closed" not in str(error):
+        except (RuntimeError, AssertionError) as error:
+            # How aiohttp fails in a session that `connect` has replaced meanwhile.
+            if client is self._client:
                 raise
             raise EngineUnavailable(self._unavailable) from error
 
@@ -409,7 +441,9 @@ def _translated(error: DockerError) -> EngineError:
         kind = ContainerMissing
     elif error.status == 409 and "already in use" in words.lower():
         kind = NameTaken
-    elif error.status in (400, 401, 403, 404, 406) or (
+    elif error.status == 404:
+        kind = ObjectMissing
+    elif error.status in (400, 401, 403, 406) or (
         error.status in (0, 500) and not _HEALS.search(words) and _stays(words)
     ):
         kind = EngineRejected

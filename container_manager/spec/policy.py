@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from container_manager.errors import PolicyDenied
@@ -29,8 +30,17 @@ def check_policy(fields: dict[str, Any]) -> None:
     Raises:
         PolicyDenied: naming the first such field and the rule.
     """
+    check_fields(fields, DENIED_FIELDS)
+
+
+def check_fields(fields: dict[str, Any], denied: Mapping[str, str]) -> None:
+    """Refuse fields that are never granted, each with its rule.
+
+    Raises:
+        PolicyDenied: naming the first such field and the rule.
+    """
     for field, value in fields.items():
-        if value and (rule := DENIED_FIELDS.get(field)):
+        if value and (rule := denied.get(field)):
             raise PolicyDenied(
                 f"{field} is denied: {rule}. Leave the field out.", field=field, rule=rule
             )

@@ -33,6 +33,9 @@ def _labels(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
+Labels = Annotated[dict[Text, Text], Field(max_length=1024), AfterValidator(_labels)]
+
+
 class Retry(Model):
     """How often and when a failed deployment is tried again."""
 
@@ -77,9 +80,8 @@ class Spec(Model):
         description="`service`: complete once the container is up. `batch`: complete when it ends "
         "with exit code 0.",
     )
-    labels: Annotated[dict[Text, Text], AfterValidator(_labels)] = Field(
+    labels: Labels = Field(
         default_factory=dict,
-        max_length=1024,
         description="Labels for the container; ContainerService.List filters by them.",
     )
     pull: Literal["missing", "always", "never"] = Field(
