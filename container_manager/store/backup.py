@@ -223,11 +223,12 @@ def _copy_store(data_dir: Path, copy: Path) -> int:
     try:
         with _connections(source, copy) as (reader, writer):
             reader.execute("BEGIN")
-            reader.pragma("user_version")  # from here on it sees this moment, until it is closed
+            reader.pragma("user_version")  # from here on it sees this moment
             with writer.backup("main", reader, "main") as backup:
                 while not backup.done:
                     backup.step(_PAGES)
                     time.sleep(_PAUSE)
+            reader.execute("ROLLBACK")  # the daemon's log need not keep it any longer
             verify(source, writer)
             return int(writer.execute("SELECT count(*) FROM job").get)
     except apsw.FullError as error:
