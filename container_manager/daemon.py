@@ -44,6 +44,7 @@ from container_manager.store.directory import (
     DirectoryError,
     secret_file,
 )
+from container_manager.store.integrity import StoreDamaged
 from container_manager.store.jobs import MIGRATIONS
 from container_manager.store.sealing import Seal
 from container_manager.work.active import ActiveJobs
@@ -64,7 +65,7 @@ log = structlog.get_logger()
 
 
 class StartError(Exception):
-    """The daemon cannot start; the message says why and what to do."""
+    """The daemon cannot start, or not go on; the message says why and what to do."""
 
 
 def now() -> int:
@@ -76,13 +77,16 @@ def run(settings: Settings) -> int:
     """Run the daemon until SIGTERM or SIGINT; gives its exit code.
 
     Raises:
-        StartError: it cannot start.
+        StartError: it cannot start, or its job store has proved damaged.
     """
     _log_to_stderr(settings.log_level)
     _allow_many_files()
     os.umask(0o077)  # what is kept on disk is this user's alone, SQLite's files as well
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
+        try:
+            return runner.run(_serve(settings))
+        except StoreDamaged as damage:
+            raise StartError(damage.remedy) from damage
 
 
 async def _serve(settings: Settings) -> int:
@@ -93,13 +97,18 @@ async def _serve(settings: Settings) -> int:
             me = node.Node.from_key(directory.secret("node.key", node.new_key), directory.home)
             seal = Seal(directory.secret("seal.key", lambda: secrets.token_bytes(KEY_LENGTH)))
             token = _token(settings.token_file)
+            directory.check_store()
             database = Database(directory.database, MIGRATIONS)
         except DirectoryError as error:
             raise StartError(str(error)) from error
+        except StoreDamaged:
+            raise
         except StorageUnavailable as error:
             raise StartError(f"{directory.database}: {error.message}") from error
         stack.push_async_callback(database.close)
         structlog.contextvars.bind_contextvars(node=me.id)
+        if directory.finished_restore:
+            log.warning("finished a restore that had been cut short")
 
         engine = Engine(settings.docker_host, now)
         stack.push_async_callback(engine.close)
@@ -154,6 +163,7 @@ async def _serve(settings: Settings) -> int:
         app = App(Dispatcher(methods, metrics.count_call), access, metrics, readiness)
 
         stopping = _stop_signals()
+        database.on_damage(stopping.set)
         ledger.enqueue_waiting()
         runner = app.runner()
         await runner.setup()
@@ -183,11 +193,13 @@ async def _serve(settings: Settings) -> int:
             for site in list(runner.sites):
                 await site.stop()
             ledger.stop_waiting()
-            await workers.drain(GRACE)
+            await workers.drain(GRACE if database.damage is None else 0)
             working.cancel()
             for task in background:
                 task.cancel()
         log.info("stopped")
+        if database.damage is not None:
+            raise database.damage
     return 0
 
 

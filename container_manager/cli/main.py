@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from container_manager import __version__
+from container_manager.cli.backup import backup, restore
 from container_manager.cli.credential import credential
 from container_manager.config import (
     ENVIRONMENT_PREFIX,
@@ -208,6 +209,8 @@ def cli(ctx: click.Context, /, config: Path | None, **values: Any) -> None:
 
 _options(cli)
 cli.add_command(credential)
+cli.add_command(backup)
+cli.add_command(restore)
 
 
 @cli.group()

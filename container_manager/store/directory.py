@@ -10,6 +10,9 @@ from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from container_manager.store import placing
+from container_manager.store.integrity import StoreDamaged
+
 KEY_LENGTH = 32
 """Bytes of each key: of an Ed25519 key as of a ChaCha20-Poly1305 one."""
 
@@ -27,6 +30,8 @@ class DataDirectory:
     def __init__(self, path: Path) -> None:
         """Take the directory, making it (mode 0700) where it is missing.
 
+        A restore that was cut short is finished first.
+
         Raises:
             DirectoryError: it cannot be made or written, or another daemon has it.
         """
@@ -39,7 +44,7 @@ class DataDirectory:
                 f"The data directory {self.path} cannot be written ({error.strerror}). "
                 "Name another one with --data-dir, or give this user the right to write it."
             ) from error
-        self._new = self.path / "new"
+        self._new = self.path / placing.NEW
         try:
             fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError as error:
@@ -48,8 +53,16 @@ class DataDirectory:
                 f"The data directory {self.path} is in use by another container-manager. "
                 "Stop that one, or name another directory with --data-dir."
             ) from error
-        if not self.database.exists():
-            self._new.touch(mode=0o600)
+        try:
+            self.finished_restore = placing.settle(self.path)
+            """Whether a restore was found that had been cut short."""
+            if not self.database.exists():
+                self._new.touch(mode=0o600)
+        except OSError as error:
+            self.close()
+            raise DirectoryError(
+                f"The data directory {self.path} cannot be written ({error.strerror})."
+            ) from error
 
     @property
     def home(self) -> str:
@@ -69,10 +82,19 @@ class DataDirectory:
         if self.is_new:
             self._new.unlink()
 
+    def check_store(self) -> None:
+        """Refuse a job store that was emptied, which SQLite would take for a new one.
+
+        Raises:
+            StoreDamaged: the file is empty, and this is not a first start that was cut short.
+        """
+        if not self.is_new and self.database.stat().st_size == 0:
+            raise StoreDamaged(self.database, "the file is empty")
+
     @property
     def database(self) -> Path:
         """The file of the job store."""
-        return self.path / "jobs.sqlite"
+        return self.path / placing.DATABASE
 
     def secret(self, name: str, make: Callable[[], bytes]) -> bytes:
         """The 32 bytes of the key file `name`, made by `make` on the first start, mode 0600."""
@@ -162,13 +184,4 @@ def _finish(file: BinaryIO, path: Path, content: bytes) -> None:
     file.flush()
     os.fsync(file.fileno())
     _part(path).rename(path)
-    _sync(path.parent)
-
-
-def _sync(directory: Path) -> None:
-    """Bring the names in a directory to disk."""
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    placing.sync(path.parent)

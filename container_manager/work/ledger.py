@@ -16,7 +16,7 @@ from uuid import UUID
 
 import orjson
 
-from container_manager.errors import Conflict, JobNotFound
+from container_manager.errors import ApplicationError, Conflict, JobNotFound
 from container_manager.job import Job, Status
 from container_manager.spec import Spec
 from container_manager.store import jobs
@@ -260,7 +260,10 @@ class Ledger:
         for job_id, futures in self._waiters.items():
             for future in futures:
                 if not future.done():
-                    future.set_result(self.get(job_id))
+                    try:
+                        future.set_result(self.get(job_id))
+                    except ApplicationError as error:  # the store cannot be read
+                        future.set_exception(error)
 
     # -- after a commit ------------------------------------------------------------------------
 
