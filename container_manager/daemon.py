@@ -25,9 +25,13 @@ from container_manager.api.app import App
 from container_manager.api.containers import ContainerService
 from container_manager.api.dispatch import Dispatcher
 from container_manager.api.metrics import Metrics
+from container_manager.api.networks import NetworkService
 from container_manager.api.openrpc import discovery
+from container_manager.api.volumes import VolumeService
 from container_manager.config import Settings, parse_trust
 from container_manager.engine.docker import Engine
+from container_manager.engine.networks import Networks
+from container_manager.engine.volumes import Volumes
 from container_manager.engine.watcher import Watcher
 from container_manager.errors import StorageUnavailable
 from container_manager.store.database import Database
@@ -122,6 +126,8 @@ async def _serve(settings: Settings) -> int:
             }
 
         calls = ContainerService(ledger, tracker, engine).calls()
+        calls += NetworkService(Networks(engine), me).calls()
+        calls += VolumeService(Volumes(engine), me).calls()
         calls.append(discovery(calls))
         methods = {call.name: call.method() for call in calls}
         access = Access(

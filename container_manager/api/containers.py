@@ -6,7 +6,14 @@ from typing import Any
 
 from container_manager.api import views
 from container_manager.api.calls import Call
-from container_manager.api.params import CreateParams, JobParams, ListParams, WaitParams
+from container_manager.api.params import (
+    CreateParams,
+    JobParams,
+    ListParams,
+    WaitParams,
+    several,
+    wanted_labels,
+)
 from container_manager.engine.docker import Engine
 from container_manager.job import Job, Status
 from container_manager.store.jobs import Filter
@@ -53,8 +60,8 @@ class ContainerService:
         A page can hold fewer jobs than its limit, even none, and still have a next_cursor.
         """
         wanted = Filter(
-            status=frozenset(map(Status, _several(params.status))),
-            labels=tuple(_label(text) for text in _several(params.label)),
+            status=frozenset(map(Status, several(params.status))),
+            labels=wanted_labels(params.label),
             since=None if params.since is None else views.parse_time(params.since),
         )
         page = await self._ledger.page(wanted, params.limit, params.cursor)
@@ -75,14 +82,3 @@ class ContainerService:
 
     def _view(self, job: Job) -> views.JobView:
         return views.job_view(job, self._engine.unavailable)
-
-
-def _several(value: str | list[Any] | None) -> list[Any]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
-
-
-def _label(text: str) -> tuple[str, str | None]:
-    key, separator, value = text.partition("=")
-    return key, value if separator else None

@@ -28,6 +28,7 @@ from container_manager.engine.errors import (
     EngineUnavailable,
     ImageMissing,
     NameTaken,
+    ObjectMissing,
 )
 from container_manager.job import Container
 from container_manager.spec import LABEL_PREFIX
@@ -40,6 +41,10 @@ been seen to take seconds, never a minute."""
 CONNECT_TIMEOUT = 5.0
 STOP_GRACE = 10
 """Seconds between SIGTERM and SIGKILL, as `docker stop` has it."""
+
+REQUESTS = 4
+"""Calls for networks and volumes at a time: dockerd gains nothing from more, and whoever asks often
+must not hold up deployments."""
 
 MAX_EVENT = 16 * 1024 * 1024
 MAX_WORDS = 2000
@@ -113,6 +118,7 @@ class Engine:
         self._unavailable = "it has not been reached yet"
         self._available = asyncio.Event()
         self._doubted = asyncio.Event()
+        self._requests = asyncio.Semaphore(REQUESTS)
         self.endpoint: Endpoint | None = None
         self.version: dict[str, Any] = {}
 
@@ -278,6 +284,29 @@ class Engine:
         finally:
             response.close()
 
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Make one call of the Engine API that is not about containers of jobs; gives its answer.
+
+        Raises:
+            ObjectMissing: the engine does not know what `path` names.
+            EngineError: as for all calls.
+        """
+        try:
+            async with self._requests:
+                return await self._call(
+                    lambda client: client._query_json(path, method, params=query, data=body)  # noqa: SLF001
+                )
+        except EngineUnavailable:
+            self.doubt()
+            raise
+
     async def _call(
         self, call: Callable[[Docker], Awaitable[T]], timeout: float | None = CALL_TIMEOUT
     ) -> T:
@@ -340,7 +369,9 @@ def _translated(error: DockerError) -> EngineError:
         kind = ContainerMissing
     elif error.status == 409 and "already in use" in words.lower():
         kind = NameTaken
-    elif error.status in (400, 401, 403, 404, 406) or (
+    elif error.status == 404:
+        kind = ObjectMissing
+    elif error.status in (400, 401, 403, 406) or (
         error.status in (0, 500) and not _HEALS.search(words) and _stays(words)
     ):
         kind = EngineRejected

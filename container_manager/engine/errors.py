@@ -27,5 +27,9 @@ class NameTaken(EngineRejected):
     """Another container has the name."""
 
 
+class ObjectMissing(EngineRejected):
+    """The engine knows no network, volume or whatever else the call names."""
+
+
 class ContainerMissing(EngineError):
     """The engine knows no such container."""

@@ -8,7 +8,8 @@ from typing import Annotated, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from container_manager.spec.image import Image
-from container_manager.spec.model import LABEL_PREFIX, Model, Seconds, Text
+from container_manager.spec.labels import Labels
+from container_manager.spec.model import Model, Seconds, Text
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
@@ -23,13 +24,6 @@ def _env(value: dict[str, str]) -> dict[str, str]:
     for key in value:
         if not key or "=" in key:
             raise ValueError("a variable's name must not be empty or contain '='")
-    return value
-
-
-def _labels(value: dict[str, str]) -> dict[str, str]:
-    for key in value:
-        if not key or key.startswith(LABEL_PREFIX):
-            raise ValueError(f"a label must not be empty or begin with '{LABEL_PREFIX}'")
     return value
 
 
@@ -77,9 +71,8 @@ class Spec(Model):
         description="`service`: complete once the container is up. `batch`: complete when it ends "
         "with exit code 0.",
     )
-    labels: Annotated[dict[Text, Text], AfterValidator(_labels)] = Field(
+    labels: Labels = Field(
         default_factory=dict,
-        max_length=1024,
         description="Labels for the container; ContainerService.List filters by them.",
     )
     pull: Literal["missing", "always", "never"] = Field(
