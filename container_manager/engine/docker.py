@@ -295,9 +295,11 @@ class Engine:
         """Make one call of the Engine API that is not about containers of jobs; gives its answer.
 
         Raises:
+            EngineUnavailable: the engine cannot be used, which `/readyz` says too; or it went away.
             ObjectMissing: the engine does not know what `path` names.
-            EngineError: as for all calls.
         """
+        if self.unavailable is not None:
+            raise EngineUnavailable(self.unavailable)
         try:
             async with self._requests:
                 return await self._call(
@@ -310,11 +312,12 @@ class Engine:
     async def _call(
         self, call: Callable[[Docker], Awaitable[T]], timeout: float | None = CALL_TIMEOUT
     ) -> T:
-        if self._client is None:
+        client = self._client
+        if client is None:
             raise EngineUnavailable(self._unavailable)
         try:
             async with asyncio.timeout(timeout):
-                return await call(self._client)
+                return await call(client)
         except DockerError as error:
             if error.status == _UNREACHABLE:
                 raise self._unreachable(error) from error
@@ -324,9 +327,9 @@ class Engine:
             raise EngineUnavailable("the engine has not answered in time") from error
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             raise EngineUnavailable(f"the connection to the engine broke: {error}") from error
-        except RuntimeError as error:
-            # aiohttp's words for a session that `connect` has replaced meanwhile.
-            if "closed" not in str(error):
+        except (RuntimeError, AssertionError) as error:
+            # How aiohttp fails in a session that `connect` has replaced meanwhile.
+            if client is self._client:
                 raise
             raise EngineUnavailable(self._unavailable) from error
 

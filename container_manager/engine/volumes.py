@@ -21,7 +21,8 @@ class Volume:
     driver: str
     labels: Mapping[str, str]
     created_at: str | None
-    """RFC 3339; None where its driver does not tell."""
+    """RFC 3339; None where its driver does not tell. Docker's local driver tells when the top
+    directory of the volume was last changed."""
     containers: int
     """How many containers use it, running or not."""
 
