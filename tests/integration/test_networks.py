@@ -196,7 +196,7 @@ async def test_engine_away_is_said_and_heals(
         ("Remove", {"name": name}),
         ("Prune", {}),
     ):
-        with pytest.raises(RpcError, match="-32003 .*engine_unavailable"):
+        with pytest.raises(RpcError, match=r"-32003 .*engine_unavailable"):
             await node.call(f"NetworkService.{method}", params)
     await engine_proxy.come_back()
     await ready(node)

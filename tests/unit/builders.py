@@ -8,9 +8,15 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
+from container_manager.api.calls import Call
 from container_manager.api.containers import ContainerService
+from container_manager.api.networks import NetworkService
+from container_manager.api.volumes import VolumeService
 from container_manager.engine.docker import Engine
+from container_manager.engine.networks import Networks
+from container_manager.engine.volumes import Volumes
 from container_manager.job import Container, Job, Phase, Status
+from container_manager.node import Node
 from container_manager.spec import LABEL_PREFIX, MAX_SECONDS, Spec
 from container_manager.store.database import Database
 from container_manager.store.directory import DataDirectory
@@ -79,6 +85,16 @@ def service(rooms: Rooms) -> ContainerService:
         ledger, engine, outcomes, ActiveJobs(), node=NODE, directory=rooms.directory, settle=0
     )
     return ContainerService(ledger, tracker, engine)
+
+
+def all_calls(rooms: Rooms) -> list[Call[Any]]:
+    """The calls of all services, on these rooms and an engine that was never connected."""
+    engine, me = Engine(None, rooms.ledger.now), Node(NODE, "host:/data")
+    return [
+        *service(rooms).calls(),
+        *NetworkService(Networks(engine), me).calls(),
+        *VolumeService(Volumes(engine), me).calls(),
+    ]
 
 
 # By hand
