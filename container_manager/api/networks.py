@@ -28,7 +28,8 @@ from container_manager.engine.networks import Network, Networks
 from container_manager.engine.ownership import is_own, own_labels
 from container_manager.errors import Conflict, NetworkNotFound
 from container_manager.node import Node
-from container_manager.spec import Labels, Model, check_fields
+from container_manager.spec import Model, check_fields
+from container_manager.spec.labels import Labels
 
 DENIED_FIELDS = dict.fromkeys(("options", "driver_opts"), "no driver options")
 """A bridge's options bind it to interfaces and addresses of the host."""

@@ -25,7 +25,8 @@ from container_manager.engine.ownership import is_own, own_labels
 from container_manager.engine.volumes import Volume, Volumes
 from container_manager.errors import Conflict, VolumeNotFound
 from container_manager.node import Node
-from container_manager.spec import Labels, Model, check_fields
+from container_manager.spec import Model, check_fields
+from container_manager.spec.labels import Labels
 
 DENIED_FIELDS = dict.fromkeys(("driver", "driver_opts", "options"), "no host paths")
 """With options, even the local driver mounts any path of the host."""

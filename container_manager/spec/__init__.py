@@ -8,13 +8,12 @@ which no field grants cannot be asked for. One module a concept; `spec` puts the
 from container_manager.spec.image import Reference
 from container_manager.spec.model import LABEL_PREFIX, MAX_SECONDS, Model
 from container_manager.spec.policy import DENIED_FIELDS, check_fields, check_policy
-from container_manager.spec.spec import Labels, Retry, Spec
+from container_manager.spec.spec import Retry, Spec
 
 __all__ = [
     "DENIED_FIELDS",
     "LABEL_PREFIX",
     "MAX_SECONDS",
-    "Labels",
     "Model",
     "Reference",
     "Retry",

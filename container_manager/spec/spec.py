@@ -8,7 +8,8 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import AfterValidator, Field, model_validator
 
 from container_manager.spec.image import Image
-from container_manager.spec.model import LABEL_PREFIX, Model, Seconds, Text
+from container_manager.spec.labels import Labels
+from container_manager.spec.model import Model, Seconds, Text
 
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
 
@@ -24,16 +25,6 @@ def _env(value: dict[str, str]) -> dict[str, str]:
         if not key or "=" in key:
             raise ValueError("a variable's name must not be empty or contain '='")
     return value
-
-
-def _labels(value: dict[str, str]) -> dict[str, str]:
-    for key in value:
-        if not key or key.startswith(LABEL_PREFIX):
-            raise ValueError(f"a label must not be empty or begin with '{LABEL_PREFIX}'")
-    return value
-
-
-Labels = Annotated[dict[Text, Text], Field(max_length=1024), AfterValidator(_labels)]
 
 
 class Retry(Model):

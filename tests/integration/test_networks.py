@@ -136,6 +136,24 @@ async def test_remove_takes_what_is_ours_and_unused(
     assert (await listed(node, foreign) or {})["managed"] is False
 
 
+async def test_remove_of_what_somebody_removes_meanwhile_finds_nothing(
+    daemon: MakeDaemon, engine_proxy: EngineProxy, engine: Engine, resources: Resources
+) -> None:
+    node = await daemon(docker_host=engine_proxy.url)
+    name = resources.name()
+    for service, code in (("NetworkService", -32011), ("VolumeService", -32012)):
+        await node.call(f"{service}.Create", {"name": name})
+        path = f"/{service.removesuffix('Service').lower()}s/{name}"
+
+        async def remove(path: str = path) -> None:
+            await asyncio.to_thread(engine.call, "DELETE", path)
+
+        hook = engine_proxy.before("DELETE /", remove)
+        with pytest.raises(RpcError) as missing:
+            await node.call(f"{service}.Remove", {"name": name})
+        assert (missing.value.code, hook.fired) == (code, 1)
+
+
 async def test_prune_takes_only_what_this_node_has_made_and_nobody_uses(
     daemon: MakeDaemon, resources: Resources
 ) -> None:
