@@ -106,16 +106,6 @@ def all_calls(rooms: Rooms) -> list[Call[Any]]:
     ]
 
 
-def all_calls(rooms: Rooms) -> list[Call[Any]]:
-    """The calls of all services, on these rooms and an engine that was never connected."""
-    engine, me = Engine(None, rooms.ledger.now), Node(NODE, "host:/data")
-    return [
-        *service(rooms).calls(),
-        *NetworkService(Networks(engine), me).calls(),
-        *VolumeService(Volumes(engine), me).calls(),
-    ]
-
-
 # By hand
 
 
