@@ -22,14 +22,21 @@ from aiohttp import web
 from container_manager import __version__, node
 from container_manager.api.access import Access, trusted_networks
 from container_manager.api.app import App
+from container_manager.api.containers import ContainerService
 from container_manager.api.dispatch import Dispatcher
-from container_manager.api.methods import ContainerService
 from container_manager.api.metrics import Metrics
+from container_manager.api.networks import NetworkService
 from container_manager.api.openrpc import discovery
-from container_manager.config import Settings, parse_trust
+from container_manager.api.volumes import VolumeService
+from container_manager.config import Settings, parse_duration, parse_trust
 from container_manager.engine.docker import Engine
+from container_manager.engine.logins import Logins
+from container_manager.engine.networks import Networks
+from container_manager.engine.pulls import Pulls
+from container_manager.engine.volumes import Volumes
 from container_manager.engine.watcher import Watcher
 from container_manager.errors import StorageUnavailable
+from container_manager.store.credentials import Credentials
 from container_manager.store.database import Database
 from container_manager.store.directory import (
     KEY_LENGTH,
@@ -44,6 +51,8 @@ from container_manager.work.attempt import Deployer
 from container_manager.work.ledger import Ledger
 from container_manager.work.outcomes import Outcomes
 from container_manager.work.queue import JobQueue
+from container_manager.work.retention import Retention
+from container_manager.work.slots import Slots
 from container_manager.work.tracker import Tracker
 from container_manager.work.workers import Workers
 
@@ -107,10 +116,20 @@ async def _serve(settings: Settings) -> int:
             directory=directory,
             settle=settings.settle,
         )
-        deployer = Deployer(ledger, engine, outcomes, seal, me.home, settings.settle)
-        workers = Workers(deployer, queue, tracker, active, settings.worker_count)
+        credentials = Credentials(directory.path, seal)
+        pulls = Pulls(engine, Logins(credentials.get))
+        deployer = Deployer(ledger, queue, engine, pulls, outcomes, seal, me.home, settings.settle)
+        slots = Slots(settings.worker_count)
+        workers = Workers(deployer, queue, slots, tracker, active)
+        retention = Retention(
+            ledger,
+            engine,
+            outcomes,
+            age=parse_duration(settings.retain_age),
+            jobs=settings.retain_jobs,
+        )
         watcher = Watcher(engine, look=tracker.look_at_everything, hint=tracker.hint)
-        metrics = Metrics(ledger, queue, active, workers, engine)
+        metrics = Metrics(ledger, queue, slots, pulls, workers, engine)
 
         def readiness() -> dict[str, Any]:
             reason = engine.unavailable
@@ -118,10 +137,12 @@ async def _serve(settings: Settings) -> int:
                 "ready": reason is None,
                 "engine": {"available": reason is None, "reason": reason},
                 "queue": {"waiting": len(queue), "size": queue.size},
-                "workers": {"busy": len(active), "count": workers.count},
+                "workers": {"busy": slots.used, "count": slots.most, "limit": slots.limit},
             }
 
-        calls = ContainerService(ledger, tracker, engine).calls()
+        calls = ContainerService(ledger, tracker, engine, pulls).calls()
+        calls += NetworkService(Networks(engine), me).calls()
+        calls += VolumeService(Volumes(engine), me).calls()
         calls.append(discovery(calls))
         methods = {call.name: call.method() for call in calls}
         access = Access(
@@ -154,6 +175,7 @@ async def _serve(settings: Settings) -> int:
             background = [
                 group.create_task(watcher.run(), name="watcher"),
                 group.create_task(tracker.run(), name="tracker"),
+                group.create_task(retention.run(), name="retention"),
             ]
             working = group.create_task(workers.run(), name="workers")
             await stopping.wait()

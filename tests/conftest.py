@@ -23,6 +23,7 @@ from tests.support.daemon import COMMAND, Daemon, free_port
 from tests.support.dockerd import PrivateDockerd
 from tests.support.engine import IMAGE, Engine, busybox
 from tests.support.engine_proxy import EngineProxy
+from tests.support.registry_proxy import RegistryProxy
 from tests.support.waiting import eventually_now
 
 if TYPE_CHECKING:
@@ -161,6 +162,13 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     finally:
         process.terminate()
         process.wait(10)
+
+
+@pytest_asyncio.fixture
+async def registry_proxy(registry: str) -> AsyncIterator[RegistryProxy]:
+    """A proxy in front of the registry, which slows, refuses and breaks off as a test says."""
+    async with RegistryProxy(registry) as proxy:
+        yield proxy
 
 
 def _await_registry(address: str, process: subprocess.Popen[bytes], log: Path) -> None:

@@ -22,6 +22,7 @@ from container_manager.config import (
     SETTINGS,
     Setting,
     Settings,
+    parse_duration,
     parse_trust,
 )
 
@@ -88,6 +89,8 @@ def _type(setting: Setting) -> click.ParamType[Any]:
             return click.Choice(LOG_LEVELS, case_sensitive=False)
         case "trust":
             return _Checked("network", _check_trust)
+        case "duration":
+            return _Checked("duration", parse_duration)
         case "address":
             return _Checked("address", _check_address)
         case "engine":

@@ -28,3 +28,8 @@ def container_document(spec: Spec, env: dict[str, str], labels: dict[str, str]) 
     if spec.arguments:
         document["Cmd"] = spec.arguments
     return document
+
+
+def further_networks(spec: Spec) -> list[tuple[str, dict[str, Any]]]:
+    """Networks."""
+    return []

@@ -156,7 +156,7 @@ def _part(path: Path) -> Path:
 
 
 def _finish(file: BinaryIO, path: Path, content: bytes) -> None:
-    """Write an unfinished file and put it in its place: a crash leaves no half of one there."""
+    """Write an unfinished file and put it in its place: a crash must not leave half of one."""
     file.truncate()
     file.write(content)
     file.flush()

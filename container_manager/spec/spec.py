@@ -1,65 +1,21 @@
-"""The spec: what a caller says of the container that is to run. Pure; the model is the document.
-
-Everything that a field accepts is named here, and everything else is refused. What an engine is
-finally asked for is compiled from these fields alone (`engine.document`), so that a capability
-which no field grants cannot be asked for.
-"""
+"""The whole of what is to run: one container and how its deployment goes."""
 
 from __future__ import annotations
 
 import re
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
-from container_manager.errors import PolicyDenied
+from container_manager.spec.image import Image
+from container_manager.spec.model import LABEL_PREFIX, Model, Seconds, Text
 
-LABEL_PREFIX = "io.container-manager."
-"""Labels under this prefix are the manager's own, and identify its containers."""
-
-MAX_SECONDS = 30 * 24 * 3600.0
-
-_LABEL = r"[a-zA-Z0-9]+(?:-+[a-zA-Z0-9]+)*"
-_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?"
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
-_IMAGE = re.compile(
-    rf"(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*"
-    r"(?::[A-Za-z0-9_][A-Za-z0-9_.-]{0,127})?(?:@[a-z0-9+._-]+:[0-9a-fA-F]{32,128})?"
-)
 _NAME = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]+")
-
-# What people know from `docker run` and from Docker's own documents, and what no spec can ask for.
-# Any of these fields set to something answers -32009 with the rule; unset they are merely unknown.
-DENIED_FIELDS: dict[str, str] = {
-    **dict.fromkeys(("privileged",), "no privileged containers"),
-    **dict.fromkeys(
-        ("pid", "pid_mode", "ipc", "ipc_mode", "uts", "uts_mode", "userns", "userns_mode"),
-        "no host namespaces",
-    ),
-    **dict.fromkeys(("cgroupns", "cgroupns_mode", "cgroup_parent"), "no host namespaces"),
-    **dict.fromkeys(("net", "network_mode"), "no host namespaces"),
-    **dict.fromkeys(("devices", "device_requests", "device_cgroup_rules", "gpus"), "no devices"),
-    **dict.fromkeys(("binds", "mounts", "volumes", "volumes_from"), "no host paths"),
-    **dict.fromkeys(("cap_add", "security_opt", "sysctls", "runtime"), "no added privileges"),
-    **dict.fromkeys(("host_config", "HostConfig"), "no raw engine documents"),
-}
-
-
-def _image(value: str) -> str:
-    if not _IMAGE.fullmatch(value):
-        raise ValueError("is no image reference; write [registry/]name[:tag][@digest]")
-    return value
 
 
 def _name(value: str) -> str:
     if not _NAME.fullmatch(value):
         raise ValueError("a container's name takes letters, digits, '_', '.' and '-', at least two")
-    return value
-
-
-def _text(value: str) -> str:
-    if "\0" in value:
-        raise ValueError("must not contain a NUL character")
     return value
 
 
@@ -77,16 +33,7 @@ def _labels(value: dict[str, str]) -> dict[str, str]:
     return value
 
 
-Text = Annotated[str, AfterValidator(_text)]
-Seconds = Annotated[float, Field(gt=0, le=MAX_SECONDS, allow_inf_nan=False)]
-
-
-class Model(BaseModel):
-    """The strictness that all of the interface's models share."""
-
-    model_config = ConfigDict(
-        extra="forbid", frozen=True, strict=True, hide_input_in_errors=True, defer_build=False
-    )
+Labels = Annotated[dict[Text, Text], Field(max_length=1024), AfterValidator(_labels)]
 
 
 class Retry(Model):
@@ -111,7 +58,7 @@ class Retry(Model):
 class Spec(Model):
     """What is to run: one container, given by its image and how it is started."""
 
-    image: Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_image)] = Field(
+    image: Image = Field(
         description="The image: [registry/]name[:tag][@digest]. Without a tag it is `latest`.",
         examples=["nginx"],
     )
@@ -133,14 +80,19 @@ class Spec(Model):
         description="`service`: complete once the container is up. `batch`: complete when it ends "
         "with exit code 0.",
     )
-    labels: Annotated[dict[Text, Text], AfterValidator(_labels)] = Field(
+    labels: Labels = Field(
         default_factory=dict,
-        max_length=1024,
         description="Labels for the container; ContainerService.List filters by them.",
     )
     pull: Literal["missing", "always", "never"] = Field(
         default="missing", description="When the image is pulled before the container is created."
     )
+    platform: str | None = None
+    credential: str | None = None
+    user_data: Any = None
+    remove_on_exit: bool = False
+    keep: float | None = None
+    stop_timeout: int | None = None
     retry: Retry = Field(default=Retry(), description="How failed deployments are retried.")
     deploy_timeout: Seconds = Field(
         default=900.0,
@@ -161,16 +113,3 @@ class Spec(Model):
             if self.retry.on_exit:
                 raise ValueError('retry.on_exit is for jobs of "type": "batch"')
         return self
-
-
-def check_policy(fields: dict[str, Any]) -> None:
-    """Refuse what no spec may ask for, by name, before it is called an unknown field.
-
-    Raises:
-        PolicyDenied: naming the first such field and the rule.
-    """
-    for field, value in fields.items():
-        if value and (rule := DENIED_FIELDS.get(field)):
-            raise PolicyDenied(
-                f"{field} is denied: {rule}. Leave the field out.", field=field, rule=rule
-            )
