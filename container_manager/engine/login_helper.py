@@ -94,34 +94,40 @@ async def _run(
     path: str, server: bytes, environment: Mapping[str, str]
 ) -> tuple[int | None, bytes]:
     """Exit code and output; of too much output no more than a byte past the limit."""
-    process = await asyncio.create_subprocess_exec(
-        path,
-        "get",
-        stdin=PIPE,
-        stdout=PIPE,
-        stderr=DEVNULL,
-        env=dict(environment),
-        # A group of its own, to be ended with all that it has started.
-        start_new_session=True,
-    )
+    process = await _start(path, server, environment)
     try:
-        return await _converse(process, server)
+        return await _heard(process)
     finally:
         if process.returncode is None:
             with suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
+        # Its end is only told when the pipe is closed, which what has left the group may hold open.
+        process._transport.get_pipe_transport(1).close()  # type: ignore[attr-defined]  # noqa: SLF001
         await process.wait()
-        # What has left the group may hold the pipe open for ever.
-        process._transport.close()  # type: ignore[attr-defined]  # noqa: SLF001
 
 
-async def _converse(process: Process, server: bytes) -> tuple[int | None, bytes]:
-    assert process.stdin is not None  # noqa: S101 - as asked for above
-    assert process.stdout is not None  # noqa: S101
-    with suppress(ConnectionError):  # it need not read what it is told
-        process.stdin.write(server)
-        await process.stdin.drain()
-    process.stdin.close()
+async def _start(path: str, server: bytes, environment: Mapping[str, str]) -> Process:
+    # A host's name fits into a pipe, so that nobody has to wait for the helper to read it.
+    to_read, to_write = os.pipe()
+    try:
+        with os.fdopen(to_write, "wb") as file:
+            file.write(server)
+        return await asyncio.create_subprocess_exec(
+            path,
+            "get",
+            stdin=to_read,
+            stdout=PIPE,
+            stderr=DEVNULL,
+            env=dict(environment),
+            # A group of its own, to be ended with all that it has started.
+            start_new_session=True,
+        )
+    finally:
+        os.close(to_read)
+
+
+async def _heard(process: Process) -> tuple[int | None, bytes]:
+    assert process.stdout is not None  # noqa: S101 - as it was started
     output = b""
     while len(output) <= MAX_OUTPUT:
         chunk = await process.stdout.read(MAX_OUTPUT + 1 - len(output))
