@@ -25,7 +25,9 @@ async def gone(docker: aiodocker.Docker, job_id: str) -> None:
     """Wait until the engine has no container of a job."""
 
     async def removed() -> bool:
-        listed = await docker.containers.list(all=True, filters=f'{{"label": ["{LABEL}={job_id}"]}}')
+        listed = await docker.containers.list(
+            all=True, filters=f'{{"label": ["{LABEL}={job_id}"]}}'
+        )
         return listed == []
 
     await eventually(removed)
