@@ -82,7 +82,7 @@ SETTINGS = (
         low=1,
         high=1000,
         default=10,
-        help="Deployments at a time.",
+        help="Deployments at a time at most. How many pay is found by what they take.",
     ),
     Setting(
         name="log_level",
