@@ -16,6 +16,7 @@ from container_manager.api.params import (
 )
 from container_manager.engine.docker import Engine
 from container_manager.engine.pulls import Pulls
+from container_manager.errors import Conflict
 from container_manager.job import Job, Phase, Status
 from container_manager.store.jobs import Filter
 from container_manager.work.ledger import Ledger
@@ -47,9 +48,17 @@ class ContainerService:
     async def create(self, params: CreateParams) -> views.CreateView:
         """Queue a container. The answer comes once the job is on disk."""
         job_id = await self._ledger.create(params, params.idempotency_key)
-        # A job that its key has brought back may be further on; a new one is not.
-        known = params.idempotency_key is not None
-        status = self._ledger.get(job_id).status if known else Status.PENDING
+        status = Status.PENDING
+        if params.idempotency_key is not None:
+            # A job that its key has brought back may be further on, and even forgotten.
+            if (job := self._ledger.find(job_id)) is None:
+                raise Conflict(
+                    "The job that was made under this idempotency_key has ended, and its record "
+                    "is not kept any more. Use a new key for another one.",
+                    field="idempotency_key",
+                    job_id=job_id,
+                )
+            status = job.status
         return {"job_id": job_id, "message": "Job created successfully", "status": status.value}
 
     async def status(self, params: JobParams) -> views.StatusView:

@@ -274,6 +274,21 @@ async def test_a_container_removed_while_the_daemon_is_away_is_noticed(
     await eventually(noticed)
 
 
+async def test_a_key_whose_job_is_forgotten_makes_no_second_one(
+    daemon: MakeDaemon, docker: aiodocker.Docker, image: str
+) -> None:
+    node = await daemon("--retain-age", "0")
+    spec = {"type": "batch", "arguments": ["true"], "remove_on_exit": True}
+    job_id = await node.create(image, **spec, idempotency_key="once")
+    await node.wait(job_id)
+    await gone(docker, job_id)
+    await node.restart()
+    await forgotten(node, job_id)
+    with pytest.raises(RpcError, match="its record is not kept any more") as refused:
+        await node.create(image, **spec, idempotency_key="once")
+    assert refused.value.code == -32007
+
+
 @pytest.mark.parametrize("flag", [("--retain-age", "soon"), ("--retain-jobs", "-1")])
 async def test_bad_retention_is_refused_at_the_start(
     daemon: MakeDaemon, flag: tuple[str, str]
