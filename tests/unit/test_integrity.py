@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING
 import apsw
 import pytest
 
+from container_manager.spec import Spec
 from container_manager.store import database as module
 from container_manager.store.database import Connection, Database, Table
 from container_manager.store.directory import DataDirectory
 from container_manager.store.integrity import BackgroundCheck, StoreDamaged, whole_so_far
 from tests.support.damage import PAGE, break_page
 from tests.support.waiting import eventually
+from tests.unit.builders import Clock, create, opened
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -173,6 +175,22 @@ async def test_damage_that_work_meets_ends_the_writing(path: Path, way: str) -> 
         await database.append(ROWS, (-2, b""))
     await database.close()
     assert await asyncio.to_thread(path.read_bytes) == broken
+
+
+async def test_who_waits_for_a_job_hears_of_the_damage_at_the_end(
+    tmp_path: Path, clock: Clock
+) -> None:
+    async with opened(tmp_path, clock) as rooms:
+        job = await create(rooms.ledger, Spec(image="nginx"))
+        waiting = asyncio.create_task(rooms.ledger.wait(job.id, 60))
+        await create(rooms.ledger, Spec(image="nginx"))  # nothing that was read before holds now
+        for name in ("jobs.sqlite", "jobs.sqlite-wal"):
+            file = tmp_path / name
+            with file.open("r+b") as out:
+                out.write(b"\xa5" * file.stat().st_size)
+        rooms.ledger.stop_waiting()
+        with pytest.raises(StoreDamaged):
+            await waiting
 
 
 async def test_damage_met_by_one_of_many_refuses_all_of_them(path: Path) -> None:

@@ -95,15 +95,17 @@ async def test_killed_at_each_step_it_is_the_old_or_the_new(tmp_path: Path, file
                 save(data_dir, tmp_path / "no backup of half a thing")
         directory = DataDirectory(data_dir)
         assert directory.finished_restore is was_undecided
+        log = (data_dir / "jobs.sqlite-wal").exists()  # before a look at the store makes one
         found = state(data_dir)
         assert found in (old, new)
         ends.append(found == new)
+        assert log is not ends[-1]
         asides = list(data_dir.glob("before-restore-*"))
         assert len(asides) == ends[-1]
         if ends[-1]:
             assert directory.is_new
-            assert state(asides[0]) == old
             assert (asides[0] / "jobs.sqlite-wal").exists()
+            assert state(asides[0]) == old
         assert not list(data_dir.glob("restore.*"))
         directory.close()
         DataDirectory(data_dir).close()
