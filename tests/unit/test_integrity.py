@@ -183,7 +183,8 @@ async def test_who_waits_for_a_job_hears_of_the_damage_at_the_end(
     async with opened(tmp_path, clock) as rooms:
         job = await create(rooms.ledger, Spec(image="nginx"))
         waiting = asyncio.create_task(rooms.ledger.wait(job.id, 60))
-        await create(rooms.ledger, Spec(image="nginx"))  # nothing that was read before holds now
+        # Nothing that was read before holds after this.
+        await rooms.ledger.create(Spec(image="nginx"))
         for name in ("jobs.sqlite", "jobs.sqlite-wal"):
             file = tmp_path / name
             with file.open("r+b") as out:
