@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
+from typing import BinaryIO
 
 import click
 
@@ -64,8 +64,7 @@ def restore(ctx: click.Context, file: Path, force: bool) -> None:
     with _failing():
         from container_manager.store.restore import restore as put_back
 
-        descriptor = sys.stdin.fileno() if file == _DASH else _opened(file)
-        with open(descriptor, "rb", closefd=file != _DASH) as source:
+        with _opened(file) as source:
             done = put_back(source, settings.data_dir, force=force)
     text = (
         f"Restored {_jobs(done.manifest.jobs)} of node {done.manifest.node}, saved at "
@@ -76,11 +75,11 @@ def restore(ctx: click.Context, file: Path, force: bool) -> None:
     click.echo(text)
 
 
-def _opened(file: Path) -> int:
+def _opened(file: Path) -> BinaryIO:
     from container_manager.store.archive import BackupError
 
     try:
-        return os.open(file.expanduser(), os.O_RDONLY | os.O_CLOEXEC)
+        return sys.stdin.buffer if file == _DASH else file.open("rb")
     except OSError as error:
         raise BackupError(f"{file} cannot be read ({error.strerror}).") from error
 

@@ -70,7 +70,7 @@ def save(data_dir: Path, target: Path, *, force: bool = False) -> Saved:
         BackupError: it could not be made.
         StoreDamaged: the job store is damaged.
     """
-    shown, target = target, target.expanduser().resolve()
+    shown, target = target, target.resolve()
     _check_target(shown, target, force=force)
     try:
         with _scratch(target.parent, f".{target.name}.") as scratch:

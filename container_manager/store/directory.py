@@ -15,6 +15,8 @@ from container_manager.store.integrity import StoreDamaged
 
 KEY_LENGTH = 32
 """Bytes of each key: of an Ed25519 key as of a ChaCha20-Poly1305 one."""
+_HEADER = 100
+"""Bytes with which every SQLite database begins (https://www.sqlite.org/fileformat.html)."""
 
 SEAL_KEY = "seal.key"
 """The file of the key with which values are sealed."""
@@ -86,9 +88,10 @@ class DataDirectory:
         """Refuse a job store that was emptied, which SQLite would take for a new one.
 
         Raises:
-            StoreDamaged: the file is empty, and this is not a first start that was cut short.
+            StoreDamaged: next to nothing is in the file, and this is not a first start that was
+                cut short.
         """
-        if not self.is_new and self.database.stat().st_size == 0:
+        if not self.is_new and self.database.stat().st_size < _HEADER:
             raise StoreDamaged(self.database, "the file is empty")
 
     @property
