@@ -15,6 +15,7 @@ from typing import Any
 import click
 
 from container_manager import __version__
+from container_manager.cli.systemd import systemd_unit
 from container_manager.config import (
     ENVIRONMENT_PREFIX,
     LOG_LEVELS,
@@ -203,6 +204,7 @@ def cli(ctx: click.Context, /, config: Path | None, **values: Any) -> None:
 
 
 _options(cli)
+cli.add_command(systemd_unit)
 
 
 @cli.group()
