@@ -47,6 +47,7 @@ from container_manager.store.directory import (
 from container_manager.store.integrity import StoreDamaged
 from container_manager.store.jobs import MIGRATIONS
 from container_manager.store.sealing import Seal
+from container_manager.systemd import ServiceManager
 from container_manager.work.active import ActiveJobs
 from container_manager.work.attempt import Deployer
 from container_manager.work.ledger import Ledger
@@ -90,6 +91,7 @@ def run(settings: Settings) -> int:
 
 
 async def _serve(settings: Settings) -> int:
+    service_manager = ServiceManager.from_environment(os.environ)
     async with AsyncExitStack() as stack:
         try:
             directory = DataDirectory(settings.data_dir)
@@ -162,6 +164,18 @@ async def _serve(settings: Settings) -> int:
         )
         app = App(Dispatcher(methods, metrics.count_call), access, metrics, readiness)
 
+        def status() -> str:
+            counts = f"{len(queue)} waiting, {len(active)} deploying"
+            if stopping.is_set():
+                return f"stopping: {counts}"
+            reason = engine.unavailable
+            return counts if reason is None else f"engine unavailable: {reason}; {counts}"
+
+        async def store_answers() -> None:
+            # A refusal is an answer: no restart makes room on a full disk.
+            with suppress(StorageUnavailable):
+                await database.write(lambda connection: None)
+
         stopping = _stop_signals()
         database.on_damage(stopping.set)
         ledger.enqueue_waiting()
@@ -181,8 +195,12 @@ async def _serve(settings: Settings) -> int:
             data_dir=str(directory.path),
             waiting=len(queue),
         )
+        service_manager.notify("READY=1", f"STATUS={status()}")
         async with asyncio.TaskGroup() as group:
             background = [
+                group.create_task(
+                    service_manager.keep_informed(status, store_answers), name="service-manager"
+                ),
                 group.create_task(watcher.run(), name="watcher"),
                 group.create_task(tracker.run(), name="tracker"),
                 group.create_task(retention.run(), name="retention"),
@@ -190,6 +208,7 @@ async def _serve(settings: Settings) -> int:
             working = group.create_task(workers.run(), name="workers")
             await stopping.wait()
             log.info("stopping", deploying=len(active))
+            service_manager.notify("STOPPING=1", f"STATUS={status()}")
             for site in list(runner.sites):
                 await site.stop()
             ledger.stop_waiting()
