@@ -20,6 +20,7 @@ import orjson
 from aiodocker import Docker, DockerError
 from aiohttp.http_exceptions import HttpProcessingError
 
+from container_manager.engine import podman
 from container_manager.engine.endpoint import Endpoint, find
 from container_manager.engine.errors import (
     ContainerMissing,
@@ -65,6 +66,8 @@ _HEALS = re.compile(
     r"|no space left",
     re.IGNORECASE,
 )
+# Docker says it with 409, Podman with 500, as it does of most that is wrong.
+_NAME_TAKEN = re.compile(r"name \S+ is (already )?in use", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +168,7 @@ class Engine:
         Raises:
             EngineUnavailable: it does not.
         """
-        await self._call(lambda client: client.version(), CONNECT_TIMEOUT)
+        await self._call(_ping, CONNECT_TIMEOUT)
 
     async def connect(self) -> None:
         """Make the connection anew.
@@ -189,7 +192,7 @@ class Engine:
             url = f"{scheme}://{endpoint.url.split('://', 1)[1]}"
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT)
         self._client = Docker(url=url, connector=self._connector, timeout=timeout)
-        self.version = await self._call(lambda client: client.version(), CONNECT_TIMEOUT)
+        self.version = await self._call(_version, CONNECT_TIMEOUT)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -301,7 +304,7 @@ class Engine:
             Listed(
                 id=one.id,
                 name=_name(one._container["Names"]),  # noqa: SLF001
-                state=one._container["State"],  # noqa: SLF001
+                state=podman.state(one._container["State"]),  # noqa: SLF001
                 labels=one._container["Labels"] or {},  # noqa: SLF001
             )
             for one in shown
@@ -329,9 +332,11 @@ class Engine:
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """What happens to the containers of jobs from now on; the stream ends when it is cut."""
-        filters = orjson.dumps({"type": ["container"], "label": [f"{LABEL_PREFIX}job"]}).decode()
+        wanted = {"type": ["container"], "label": [f"{LABEL_PREFIX}job"]}
+        if podman.is_podman(self.version):
+            del wanted["label"]  # it finds no event by a label's name without the value
         # aiodocker's own subscription keeps one shared, unbounded queue for ever.
-        params = {"filters": filters}
+        params = {"filters": orjson.dumps(wanted).decode()}
         async with self._stream("events", "GET", params, {}, CONNECT_TIMEOUT) as lines:
             yield lines
 
@@ -414,6 +419,19 @@ class Engine:
         return EngineUnavailable(f"no engine answers at {where} ({why or cause or error.message})")
 
 
+async def _ping(client: Docker) -> None:
+    async with client._query("_ping", versioned_api=False):  # noqa: SLF001 - it has no other
+        pass
+
+
+async def _version(client: Docker) -> dict[str, Any]:
+    # One call settles on the API's version, too; the client by itself would ask twice, and Podman
+    # takes its time each time, since it asks the package manager for the versions of its parts.
+    version: dict[str, Any] = await client._query_json("version", versioned_api=False)  # noqa: SLF001
+    client.api_version = f"v{version['ApiVersion']}"
+    return version
+
+
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
     """Split the stream of events. An event carries all labels of its container, however long."""
     rest = b""
@@ -441,9 +459,9 @@ def _translated(error: DockerError) -> EngineError:
     kind: type[EngineError] = EngineRefused
     if error.status == 404 and "no such image" in words.lower():
         kind = ImageMissing
-    elif error.status == 404 and "no such container" in words.lower():
-        kind = ContainerMissing
-    elif error.status == 409 and "already in use" in words.lower():
+    elif error.status in (404, 500) and "no such container" in words.lower():
+        kind = ContainerMissing  # with 500 of one that Podman removes in this moment
+    elif error.status in (409, 500) and _NAME_TAKEN.search(words):
         kind = NameTaken
     elif error.status == 404:
         kind = ObjectMissing
@@ -473,6 +491,8 @@ def _stays(words: str) -> bool:
             "invalid reference",
             "executable file",
             "exec format error",
+            "not a directory",
+            "invalid argument",
         )
     )
 
@@ -480,15 +500,16 @@ def _stays(words: str) -> bool:
 def inspected(document: Mapping[str, Any], now: int) -> Inspected:
     """The engine's inspect document as a value."""
     state, config = document["State"], document["Config"]
+    status = podman.state(state["Status"])
     health, probed = _health(state.get("Health") or {})
     started_at = _time(state.get("StartedAt"))
-    ended = state["Status"] in ("exited", "dead")
+    ended = status in ("exited", "dead")
     return Inspected(
         container=Container(
             id=document["Id"],
             name=document["Name"].lstrip("/"),
-            state=state["Status"],
-            exit_code=state["ExitCode"] if ended or state["Status"] == "restarting" else None,
+            state=status,
+            exit_code=state["ExitCode"] if ended or status == "restarting" else None,
             oom_killed=bool(state.get("OOMKilled")),
             health=health,
             health_output=probed,
@@ -501,7 +522,7 @@ def inspected(document: Mapping[str, Any], now: int) -> Inspected:
         ),
         image=config["Image"],
         arguments=list(config.get("Cmd") or []),
-        env=dict(pair.split("=", 1) for pair in config.get("Env") or [] if "=" in pair),
+        env=podman.environment(config.get("Env") or [], config.get("Hostname") or ""),
         labels=config.get("Labels") or {},
     )
 
