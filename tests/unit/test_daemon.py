@@ -16,7 +16,7 @@ from tests.unit.builders import CANARY
 # this program, which a traceback may show, has it.
 BREAK = f"""
 import structlog
-from container_manager.daemon import log_to_stderr
+from container_manager.log import log_to_stderr
 
 def call(env):
     raise RuntimeError("out of luck")
