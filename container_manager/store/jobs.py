@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
-from uuid import UUID
 
 import orjson
 
@@ -78,6 +77,10 @@ _UPDATE = """
     WHERE id = ?1
 """
 
+# A look-up costs a third of what the enumeration's own call does.
+_STATUSES = {status.value: status for status in Status}
+_PHASES = {phase.value: phase for phase in Phase}
+
 _STORED = Spec.model_fields.keys() - {"env"}
 """Further fields of a call are no part of the spec, and the environment is sealed apart from it."""
 
@@ -144,6 +147,11 @@ def _key(job_id: str) -> bytes:
     return bytes.fromhex(job_id.replace("-", ""))
 
 
+def _id(key: bytes) -> str:
+    digits = key.hex()
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
+
+
 def encode_spec(spec: Spec) -> bytes:
     """The spec as stored: what its caller has set, and never the environment."""
     # What is not set is not looked at, which the model's own serialiser would do field by field.
@@ -178,19 +186,19 @@ def _job(values: tuple[Any, ...]) -> Job:
     container = document.pop("container", None)
     history = document.pop("history")
     return Job(
-        id=str(UUID(bytes=id_)),
+        id=_id(id_),
         node=node,
         epoch=epoch,
         revision=revision,
-        status=Status(status),
-        phase=phase and Phase(phase),
+        status=_STATUSES[status],
+        phase=phase and _PHASES[phase],
         created_at=created_at,
         updated_at=updated_at,
         spec=Spec.model_validate_json(spec),
         sealed_env=sealed,
         container=container and _container(container),
         history=tuple(
-            Entry(at, Status(status), phase and Phase(phase), reason, attempt)
+            Entry(at, _STATUSES[status], phase and _PHASES[phase], reason, attempt)
             for at, status, phase, reason, attempt in history
         ),
         **document,
@@ -229,13 +237,13 @@ def waiting(connection: Connection) -> Iterator[tuple[str, int | None]]:
     pending = "SELECT id, body FROM job WHERE status = 'pending' ORDER BY id"
     for query in (interrupted, pending):
         for id_, body in connection.execute(query):
-            yield str(UUID(bytes=id_)), orjson.loads(body).get("due_at")
+            yield _id(id_), orjson.loads(body).get("due_at")
 
 
 def followed_ids(connection: Connection) -> list[str]:
     """The ids of all jobs whose containers have to be watched."""
     rows = connection.execute("SELECT id FROM job WHERE followed = 1")
-    return [str(UUID(bytes=id_)) for (id_,) in rows]
+    return [_id(id_) for (id_,) in rows]
 
 
 def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None) -> Page:
@@ -252,7 +260,7 @@ def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None)
         if _fits(job, wanted):
             jobs.append(job)
         if len(jobs) == limit or looked_at == SCAN_LIMIT:
-            return Page(jobs, str(UUID(bytes=before)))
+            return Page(jobs, _id(before))
     return Page(jobs, None)
 
 
@@ -347,7 +355,7 @@ def recall(connection: Connection, key: str, now: int) -> tuple[bytes, str] | No
     """The fingerprint and the job's id that were kept under this key, unless it has expired."""
     query = "SELECT fingerprint, job_id FROM idempotency WHERE key = ? AND expires_at > ?"
     found = connection.execute(query, (key, now)).get
-    return None if found is None else (found[0], str(UUID(bytes=found[1])))
+    return None if found is None else (found[0], _id(found[1]))
 
 
 def remember(

@@ -9,6 +9,7 @@ not the one who asked is still there.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -28,6 +29,8 @@ from container_manager.work.queue import JobQueue
 IDEMPOTENCY_SECONDS = 24 * 3600
 MAX_WAITERS = 2000
 """Calls that may wait for jobs at a time."""
+
+_CANONICAL = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 Step = Callable[[Job], Job]
 
@@ -297,6 +300,8 @@ class Ledger:
 
 def _canonical(job_id: str) -> str | None:
     """The id as the store has it; None where it is none."""
+    if _CANONICAL.fullmatch(job_id):  # as Create gave it, which nearly all are
+        return job_id
     try:
         return str(UUID(job_id))
     except ValueError:

@@ -61,6 +61,8 @@ class _Past:
     """Jobs of one node, a tenth of a second apart, the last of them made just now."""
 
     STEP = 100_000
+    AFTER = (900, 120_000, 1_290_000, 60_000_000)
+    """When a job was claimed, starting, complete and without its container, in microseconds."""
 
     def __init__(self, node: str, count: int) -> None:
         self._node = node
@@ -80,16 +82,24 @@ class _Past:
         new = self.waiting()
         if self._pattern is None:
             self._pattern = self._deployed(new)
-        return replace(self._pattern, id=new.id, created_at=self._now, updated_at=self._now)
+        pattern, later = self._pattern, self._now - self._pattern.created_at
+        return replace(
+            pattern,
+            id=new.id,
+            created_at=self._now,
+            updated_at=pattern.updated_at + later,
+            history=tuple(replace(entry, at=entry.at + later) for entry in pattern.history),
+        )
 
     def _deployed(self, job: Job) -> Job:
-        now = self._now
+        claimed, starting, complete, removed = (self._now + after for after in self.AFTER)
         container = Container(
             id=hashlib.sha256(job.id.encode()).hexdigest(),
             name=job.container_name,
             state="running",
-            started_at=now,
-            seen_at=now,
+            started_at=starting,
+            seen_at=complete,
         )
-        job = job.claimed(now).entered(Phase.STARTING, now, container).completed(container, now)
-        return job.observed(container.removed(now), now)
+        job = job.claimed(claimed).entered(Phase.STARTING, starting, container)
+        job = job.completed(container, complete)
+        return job.observed(container.removed(removed), removed)
