@@ -9,7 +9,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from container_manager import __version__, errors
-from container_manager.api.methods import Call
+from container_manager.api.calls import Call
 from container_manager.api.params import NoParams
 
 _REFERENCE = "#/components/schemas/{model}"
