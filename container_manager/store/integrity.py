@@ -72,6 +72,9 @@ def verify(path: Path, connection: apsw.Connection) -> None:
 def whole_so_far(path: Path, seconds: float) -> bool:
     """Check for `seconds` at most; whether all of it was seen in that time.
 
+    Where a power cut has left a rollback journal, as it can while the file is being made, SQLite
+    has to roll back before anybody can read: such a file is not looked at here.
+
     Raises:
         StoreDamaged: what was seen is damaged.
         apsw.Error: it cannot be read.
@@ -81,7 +84,7 @@ def whole_so_far(path: Path, seconds: float) -> bool:
     connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
     try:
         verify(path, connection)
-    except apsw.InterruptError:
+    except (apsw.InterruptError, apsw.ReadOnlyError):
         return False
     finally:
         connection.close()
