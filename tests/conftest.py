@@ -9,9 +9,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-import subprocess
 import tempfile
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,11 +17,12 @@ import aiodocker
 import pytest
 import pytest_asyncio
 
-from tests.support.daemon import COMMAND, Daemon, free_port
+from tests.support.daemon import COMMAND, Daemon
 from tests.support.dockerd import PrivateDockerd
 from tests.support.engine import IMAGE, Engine, busybox
 from tests.support.engine_proxy import EngineProxy
-from tests.support.waiting import eventually_now
+from tests.support.registry import PrivateRegistry, running
+from tests.support.registry_proxy import RegistryProxy
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
@@ -151,38 +150,22 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if named:
         yield named
         return
-    program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("no registry: CONTAINER_MANAGER_TEST_REGISTRY names none, "
-                    "and Debian's docker-registry is not installed")  # fmt: skip
-    home = tmp_path_factory.mktemp("registry")
-    address = f"127.0.0.1:{free_port()}"
-    config = home / "config.yml"
-    config.write_text(
-        "version: 0.1\n"
-        f"storage: {{filesystem: {{rootdirectory: {home / 'data'}}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '{address}'}}\n"
-    )
-    log = home / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen([program, "serve", config], stdout=out, stderr=out, cwd=home)
-    try:
-        _await_registry(address, process, log)
+    with running(tmp_path_factory.mktemp("registry")) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(10)
 
 
-def _await_registry(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    def answers() -> bool:
-        if process.poll() is not None:
-            pytest.fail(f"the registry ended:\n{log.read_text(errors='replace')[-3000:]}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/v2/"):
-            return True
-        return False
+@pytest.fixture(scope="session")
+def private_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRegistry]:
+    """A registry on loopback that wants a login for everything."""
+    with running(tmp_path_factory.mktemp("private-registry"), private=True) as address:
+        yield PrivateRegistry(address)
 
-    eventually_now(answers, timeout=15)
+
+@pytest_asyncio.fixture
+async def registry_proxy(registry: str) -> AsyncIterator[RegistryProxy]:
+    """A proxy in front of the registry, which slows, refuses and breaks off as a test says."""
+    async with RegistryProxy(registry) as proxy:
+        yield proxy
 
 
 # Daemons

@@ -4,7 +4,7 @@ It runs as a process of its own, so that it takes the second core and not the se
 protocols, so that it costs a fraction of what it measures. Its own share of a core is in the
 result: near 1 it would have measured itself.
 
-    python -m tests.bench.load --port 8080 --connections 32 --seconds 5 --body-file create.json
+    python -m tests.bench.load --port 8080 --connections 32 --seconds 5 --body-file create.jsonl
 
 The loop is closed: a server that stalls gets fewer requests meanwhile. That stall is not lost, as
 each request's time runs until its answer, also past the end of the run.
@@ -15,7 +15,9 @@ from __future__ import annotations
 import argparse
 import asyncio
 import gc
+import itertools
 import json
+import random
 import re
 import time
 from array import array
@@ -53,7 +55,8 @@ class Plan:
 
     host: str
     port: int
-    request: bytes
+    sends: tuple[bytes, ...]
+    """Sent in turn by whichever connection is free, and from the first again after the last."""
     marker: bytes
     connections: int
     warm_up: float
@@ -70,6 +73,7 @@ class Run:
         self.first_error = ""
         self._latencies = array("d")
         self._limit = plan.requests
+        self.next_request = itertools.cycle(plan.sends).__next__
         self._began = 0.0
         self._began_cpu = 0.0
         self._seconds = 0.0
@@ -169,7 +173,7 @@ class _Connection(asyncio.Protocol):
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._request = run.plan.request
+        self._next_request = run.next_request
         self._marker = run.plan.marker
         self._transport: asyncio.Transport
         self._buffer = b""
@@ -181,9 +185,10 @@ class _Connection(asyncio.Protocol):
         self._transport = transport  # type: ignore[assignment]
 
     def send(self) -> None:
-        """Send the request."""
+        """Send the next request."""
+        request_ = self._next_request()
         self._sent = time.perf_counter()
-        self._transport.write(self._request)
+        self._transport.write(request_)
 
     def close(self) -> None:
         """Close the connection; that is no error."""
@@ -230,16 +235,20 @@ def _plan() -> Plan:
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--connections", type=int, default=32)
     parser.add_argument("--warm-up", type=float, default=1.0, help="seconds, not measured")
-    parser.add_argument("--body-file", type=Path, required=True)
+    parser.add_argument(
+        "--body-file", type=Path, required=True, help="a body on each line, sent in random order"
+    )
     parser.add_argument("--marker", default='"result"', help="what a right answer contains")
     until = parser.add_mutually_exclusive_group(required=True)
     until.add_argument("--seconds", type=float)
     until.add_argument("--requests", type=int)
     options = parser.parse_args()
+    bodies = options.body_file.read_bytes().splitlines()
+    random.shuffle(bodies)
     return Plan(
         host=options.host,
         port=options.port,
-        request=request(options.host, options.port, options.body_file.read_bytes()),
+        sends=tuple(request(options.host, options.port, body) for body in bodies),
         marker=options.marker.encode(),
         connections=options.connections,
         warm_up=options.warm_up,

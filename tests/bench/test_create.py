@@ -1,8 +1,4 @@
-"""Create, acknowledged: how many a second, and how long one waits, with the engine idle and busy.
-
-The rounds of both sides alternate, each side's process idle meanwhile, so that both meet the same
-machine. The medians of the rounds are compared.
-"""
+"""Create, acknowledged: how many a second, and how long one waits; the engine idle, and busy."""
 
 from __future__ import annotations
 
@@ -11,7 +7,6 @@ import contextlib
 import re
 import shutil
 from concurrent.futures import ThreadPoolExecutor
-from statistics import median
 from typing import TYPE_CHECKING
 
 import apsw
@@ -19,21 +14,18 @@ import orjson
 import pytest
 
 from tests.bench.figures import Row
-from tests.bench.processes import echo, load
+from tests.bench.rounds import ratio_row, rounds, rows
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.bench.conftest import Report
-    from tests.bench.load import Result
     from tests.conftest import MakeDaemon
     from tests.support.daemon import Daemon
     from tests.support.engine import Engine
 
 pytestmark = pytest.mark.bench
 
-CONNECTIONS = 32
-ROUNDS = 3
 ENDLESS_QUEUE = ("--queue-size", "10000000")
 NO_ENGINE = "unix:///nonexistent.sock"
 
@@ -44,7 +36,7 @@ async def test_create_while_the_engine_is_idle(
     # Without an engine the jobs wait in the queue, and nothing but Create is measured.
     node = await daemon(*ENDLESS_QUEUE, docker_host=NO_ENGINE, wait_ready=False)
     body = _create_body(tmp_path, image="nginx", arguments=[], env={})
-    ours, echoed = await _rounds(node, body, seconds=5)
+    ours, echoed = await rounds(node, body, seconds=5)
     created = await _figure(node, "container_manager_jobs_created_total")
     await node.kill()
     stored = _stored_jobs(node)
@@ -53,8 +45,8 @@ async def test_create_while_the_engine_is_idle(
     # Killed without warning, the daemon must have kept all that it said it had created.
     assert stored == created >= sum(one.requests for one in ours)
     report(
-        *_rows("Create", ours, echoed, rate=10_000, p99=10.0),
-        _ratio_row("Create over bare echo", ours, echoed, 0.4),
+        *rows("Create", ours, echoed, rate=10_000, p99=10.0),
+        ratio_row("Create over bare echo", ours, echoed, 0.4),
     )
 
 
@@ -67,7 +59,7 @@ async def test_create_while_four_deployments_run(
     try:
         before = await _deployed(node)
         # The first round's warm-up fills the queue for all that follows.
-        ours, echoed = await _rounds(node, body, seconds=4, ours_first=True)
+        ours, echoed = await rounds(node, body, seconds=4, ours_first=True)
         deployed = await _deployed(node) - before
     finally:
         await node.kill()
@@ -76,67 +68,13 @@ async def test_create_while_four_deployments_run(
 
     assert deployed >= 10, f"only {deployed:g} deployments meanwhile: the workers did not run"
     report(
-        *_rows("Create while 4 deploy", ours, echoed, rate=6_000, p99=40.0),
-        _ratio_row("Create over bare echo while 4 deploy", ours, echoed, None),
+        *rows("Create while 4 deploy", ours, echoed, rate=6_000, p99=40.0),
+        ratio_row("Create over bare echo while 4 deploy", ours, echoed, None),
         Row("deployments meanwhile", f"{deployed:.0f}", "-"),
     )
 
 
-# The rounds
-
-
-async def _rounds(
-    node: Daemon, body: Path, *, seconds: float, ours_first: bool = False
-) -> tuple[list[Result], list[Result]]:
-    """Ours and the echo's results, measured in turn."""
-    ours: list[Result] = []
-    echoed: list[Result] = []
-    async with echo() as (echo_port, _):
-        sides = [(echo_port, '"method"', echoed), (node.port, '"result"', ours)]
-        if ours_first:
-            sides.reverse()
-        for _ in range(ROUNDS):
-            for port, marker, results in sides:
-                results.append(
-                    await load(
-                        port, body, seconds=seconds, connections=CONNECTIONS, marker=marker
-                    )
-                )  # fmt: skip
-    return ours, echoed
-
-
-def _rows(
-    what: str, ours: list[Result], echoed: list[Result], *, rate: float, p99: float
-) -> list[Row]:
-    our_rate, echo_rate = (median(one.rate for one in side) for side in (ours, echoed))
-    our_p99, echo_p99 = (median(one.p99_ms for one in side) for side in (ours, echoed))
-    our_p50, echo_p50 = (median(one.p50_ms for one in side) for side in (ours, echoed))
-    worst = max(one.max_ms for one in ours)
-    load_cpu = max(one.cpu for one in [*ours, *echoed])
-    return [
-        Row(
-            f"{what}, {CONNECTIONS} connections, requests/s",
-            f"{our_rate:,.0f}",
-            f"{echo_rate:,.0f} (bare echo)",
-            f"≥ {rate:,.0f}",
-            our_rate >= rate,
-        ),
-        Row(
-            f"{what}, p99",
-            f"{our_p99:.1f} ms (p50 {our_p50:.1f}, worst {worst:.0f})",
-            f"{echo_p99:.1f} ms (p50 {echo_p50:.1f})",
-            f"≤ {p99:g} ms",
-            our_p99 <= p99,
-        ),
-        Row(f"{what}: the load's own share of a core, at most", f"{load_cpu:.2f}", "-"),
-    ]
-
-
-def _ratio_row(what: str, ours: list[Result], echoed: list[Result], bound: float | None) -> Row:
-    ratio = median(a.rate / b.rate for a, b in zip(ours, echoed, strict=True))
-    if bound is None:
-        return Row(what, f"{ratio:.2f}", "1")
-    return Row(what, f"{ratio:.2f}", "1", f"≥ {bound:g}", ratio >= bound)
+# The request
 
 
 def _create_body(directory: Path, **spec: object) -> Path:

@@ -11,24 +11,19 @@ the proxy itself takes part of the two cores from whoever is measured.
 
 from __future__ import annotations
 
-import gc
 import time
-from contextlib import contextmanager
-from dataclasses import dataclass
 from statistics import median
 from typing import TYPE_CHECKING
 
 import aiodocker
 import pytest
 
-from container_manager.engine.document import container_document
-from container_manager.spec import LABEL_PREFIX, Spec
+from tests.bench.deployments import Deployed, Raw, no_collections
 from tests.bench.figures import Row, median_interval, overlap, paired_difference
 from tests.bench.plain import plain_client
 from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.bench.conftest import Report
@@ -52,7 +47,7 @@ async def test_create_to_complete(
     daemon: MakeDaemon, docker: aiodocker.Docker, image: str, report: Report, tmp_path: Path
 ) -> None:
     node = await daemon(*SETTLE_OFF)
-    raw = _Raw(docker, image, home=f"bench:{tmp_path / 'raw'}")
+    raw = Raw(docker, image, home=f"bench:{tmp_path / 'raw'}")
     ours, theirs = await _pairs(node, raw, PAIRS)
 
     mine, other = ([1000 * one.seconds for one in side] for side in (ours, theirs))
@@ -91,7 +86,7 @@ async def test_time_outside_the_engines_calls(
     clock = _EngineClock(engine_proxy)
     node = await daemon(*SETTLE_OFF, docker_host=engine_proxy.url)
     async with aiodocker.Docker(engine_proxy.url) as docker:
-        raw = _Raw(docker, image, home=f"bench:{tmp_path / 'raw'}")
+        raw = Raw(docker, image, home=f"bench:{tmp_path / 'raw'}")
         ours, theirs = await _pairs(node, raw, PAIRS_BY_PROXY)
 
     mine, other = ([1000 * clock.outside(one) for one in side] for side in (ours, theirs))
@@ -116,28 +111,10 @@ async def test_time_outside_the_engines_calls(
 # The pairs
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Deployed:
-    """One deployment, as its client saw it."""
-
-    job: str = ""
-    container: str
-    began: float
-    ended: float
-    acknowledged: float = 0.0
-    """Seconds that Create took to answer."""
-    asked: float = 0.0
-    """Seconds that Wait takes where there is nothing to wait for."""
-
-    @property
-    def seconds(self) -> float:
-        return self.ended - self.began
-
-
-async def _pairs(node: Daemon, raw: _Raw, count: int) -> tuple[list[_Deployed], list[_Deployed]]:
+async def _pairs(node: Daemon, raw: Raw, count: int) -> tuple[list[Deployed], list[Deployed]]:
     """Ours and the other side's deployments, pair by pair; the first few are not counted."""
-    ours: list[_Deployed] = []
-    theirs: list[_Deployed] = []
+    ours: list[Deployed] = []
+    theirs: list[Deployed] = []
     async with plain_client(node.port) as client:
         await _in_turn(node, client, raw, count, ours, theirs)
     return ours, theirs
@@ -146,19 +123,19 @@ async def _pairs(node: Daemon, raw: _Raw, count: int) -> tuple[list[_Deployed], 
 async def _in_turn(
     node: Daemon,
     client: PlainClient,
-    raw: _Raw,
+    raw: Raw,
     count: int,
-    ours: list[_Deployed],
-    theirs: list[_Deployed],
+    ours: list[Deployed],
+    theirs: list[Deployed],
 ) -> None:
     image = raw.spec.image
-    with _no_collections():
+    with no_collections():
         for number in range(-WARM_UP, count):
             if number % 2:
                 mine = await _deploy(client, image)
-                other = await raw.deploy(number)
+                other = await raw.deploy(number + WARM_UP)
             else:
-                other = await raw.deploy(number)
+                other = await raw.deploy(number + WARM_UP)
                 mine = await _deploy(client, image)
             # Removed between the pairs, so that neither the removals nor a growing number of
             # containers are in what is measured.
@@ -170,7 +147,7 @@ async def _in_turn(
                 theirs.append(other)
 
 
-async def _deploy(client: PlainClient, image: str) -> _Deployed:
+async def _deploy(client: PlainClient, image: str) -> Deployed:
     """Our side: what a client sees."""
     began = time.perf_counter()
     job_id = (await client.call("ContainerService.Create", image=image))["job_id"]
@@ -179,7 +156,7 @@ async def _deploy(client: PlainClient, image: str) -> _Deployed:
     ended = time.perf_counter()
     assert job["status"] == "complete", job
     await client.call("ContainerService.Wait", job_id=job_id)
-    return _Deployed(
+    return Deployed(
         job=job_id,
         container=job["container"]["id"],
         began=began,
@@ -189,7 +166,7 @@ async def _deploy(client: PlainClient, image: str) -> _Deployed:
     )
 
 
-async def _noticed(node: Daemon, deployed: _Deployed) -> None:
+async def _noticed(node: Daemon, deployed: Deployed) -> None:
     """Let the daemon look at the removed container now, and not while the next pair is measured."""
 
     async def noticed() -> bool:
@@ -197,51 +174,6 @@ async def _noticed(node: Daemon, deployed: _Deployed) -> None:
         return bool(job["container"]["state"] == "removed")
 
     await eventually(noticed)
-
-
-class _Raw:
-    """The other side: the same document, asked of the engine with nothing in between."""
-
-    def __init__(self, docker: aiodocker.Docker, image: str, *, home: str) -> None:
-        self._docker = docker
-        self._home = home
-        self.spec = Spec(image=image)
-
-    async def deploy(self, number: int) -> _Deployed:
-        """Create, start, inspect."""
-        name = f"cm-raw-{number + WARM_UP:08}"
-        # As many as a job's, but for the one that would make it a job in the daemon's eyes.
-        labels = {
-            f"{LABEL_PREFIX}node": "0" * 32,
-            f"{LABEL_PREFIX}home": self._home,
-            f"{LABEL_PREFIX}epoch": "1",
-            f"{LABEL_PREFIX}attempt": "1",
-            f"{LABEL_PREFIX}type": "service",
-            "bench": name,
-        }
-        began = time.perf_counter()
-        document = container_document(self.spec, {}, labels)
-        container = await self._docker.containers.create(document, name=name)
-        await container.start()
-        seen = await container.show()
-        ended = time.perf_counter()
-        assert seen["State"]["Running"], seen["State"]
-        return _Deployed(container=container.id, began=began, ended=ended)
-
-    async def remove(self, container: str) -> None:
-        """Remove a container of either side, running as it is."""
-        await self._docker.containers.container(container).delete(force=True, v=True)
-
-
-@contextmanager
-def _no_collections() -> Iterator[None]:
-    """A collection of the test's own garbage must not fall into either side's time."""
-    gc.collect()
-    gc.disable()
-    try:
-        yield
-    finally:
-        gc.enable()
 
 
 # The engine's time
@@ -258,7 +190,7 @@ class _EngineClock:
         proxy.before(calls, self._begin, times=None)
         proxy.after(calls, self._end, times=None)
 
-    def outside(self, deployed: _Deployed) -> float:
+    def outside(self, deployed: Deployed) -> float:
         """The seconds of a deployment in which the engine was at no call."""
         return deployed.seconds - overlap(self._calls, deployed.began, deployed.ended)
 

@@ -5,32 +5,22 @@ Against the start of the same daemon with no past at all, so that what is measur
 
 from __future__ import annotations
 
-import hashlib
 import os
 import random
 import shutil
 import time
-from dataclasses import replace
-from functools import partial
 from statistics import median
 from typing import TYPE_CHECKING
 
 import pytest
 
-from container_manager import node as identity
-from container_manager.job import Container, Job, Phase
-from container_manager.spec import Spec
-from container_manager.store import jobs
-from container_manager.store.database import Database
-from container_manager.store.directory import DataDirectory
-from container_manager.work.ids import JobIds
 from tests.bench.figures import Row
+from tests.bench.past import KEEP_ALL, NO_ENGINE, fill
 from tests.bench.processes import resident_mb
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from container_manager.store.database import Connection
     from tests.bench.conftest import Report
     from tests.conftest import MakeDaemon
     from tests.support.daemon import Daemon
@@ -43,18 +33,14 @@ STARTS = 3
 ASKED = 1_000
 READY_SECONDS = 1.5
 MEMORY_MB = 120.0
-NO_ENGINE = "unix:///nonexistent.sock"
 QUEUE = ("--queue-size", "10000")
-
-CHUNK = 20_000
-"""Jobs in one transaction while the store is filled."""
 
 
 async def test_start_with_a_million_finished_jobs(
     daemon: MakeDaemon, report: Report, tmp_path: Path
 ) -> None:
-    node = await daemon(*QUEUE, docker_host=NO_ENGINE, start=False)
-    empty = await daemon(*QUEUE, name="empty", docker_host=NO_ENGINE, start=False)
+    node = await daemon(*QUEUE, *KEEP_ALL, docker_host=NO_ENGINE, start=False)
+    empty = await daemon(*QUEUE, *KEEP_ALL, name="empty", docker_host=NO_ENGINE, start=False)
     ids = await fill(node.data_dir, FINISHED, WAITING)
     size = sum(file.stat().st_size for file in node.data_dir.iterdir())
 
@@ -133,72 +119,3 @@ def _forget(data_dir: Path) -> None:
         os.fsync(descriptor)
         os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
         os.close(descriptor)
-
-
-# The past
-
-
-async def fill(data_dir: Path, finished: int, waiting: int) -> list[str]:
-    """Fill a data directory's store by the store's own code; the ids of the finished jobs.
-
-    Their rows are as long as real ones: the pattern of the finished jobs went through a job's real
-    steps, and each is encoded by itself as the daemon does it.
-    """
-    directory = DataDirectory(data_dir)
-    key = directory.secret("node.key", identity.new_key)
-    past = _Past(identity.Node.from_key(key, directory.home).id, finished + waiting)
-    database = Database(directory.database, jobs.MIGRATIONS)
-    ids: list[str] = []
-    try:
-        for done in range(0, finished, CHUNK):
-            made = [past.finished() for _ in range(min(CHUNK, finished - done))]
-            ids += [job.id for job in made]
-            await database.write(partial(_insert, made))
-        await database.write(partial(_insert, [past.waiting() for _ in range(waiting)]))
-    finally:
-        await database.close()
-        directory.close()
-    return ids
-
-
-def _insert(made: list[Job], connection: Connection) -> None:
-    for job in made:
-        assert jobs.insert(connection, jobs.row(job))
-
-
-class _Past:
-    """Jobs of one node, a tenth of a second apart, the last of them made just now."""
-
-    STEP = 100_000
-
-    def __init__(self, node: str, count: int) -> None:
-        self._node = node
-        self._ids = JobIds()
-        self._now = time.time_ns() // 1000 - count * self.STEP
-        self._pattern: Job | None = None
-        self._spec = Spec(image="registry.example/team/service:1.2", labels={"team": "a"})
-
-    def waiting(self) -> Job:
-        """A job that nobody has taken up."""
-        self._now += self.STEP
-        job_id = self._ids.new(self._now)
-        return Job.new(id=job_id, node=self._node, spec=self._spec, sealed_env=None, now=self._now)
-
-    def finished(self) -> Job:
-        """A job that was deployed, and whose container is gone by now."""
-        new = self.waiting()
-        if self._pattern is None:
-            self._pattern = self._deployed(new)
-        return replace(self._pattern, id=new.id, created_at=self._now, updated_at=self._now)
-
-    def _deployed(self, job: Job) -> Job:
-        now = self._now
-        container = Container(
-            id=hashlib.sha256(job.id.encode()).hexdigest(),
-            name=job.container_name,
-            state="running",
-            started_at=now,
-            seen_at=now,
-        )
-        job = job.claimed(now).entered(Phase.STARTING, now, container).completed(container, now)
-        return job.observed(container.removed(now), now)

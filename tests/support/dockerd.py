@@ -62,7 +62,9 @@ class PrivateDockerd:
         """Start it; return once it answers."""
         with self.log_path.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                *("unshare", "--net", "--", "dockerd"),
+                # A new namespace has its loopback down, on which a swarm's manager calls itself.
+                *("unshare", "--net", "--", "sh", "-c", 'ip link set lo up && exec dockerd "$@"'),
+                "dockerd",
                 *("--data-root", str(self.home / "root"), "--exec-root", str(self.home / "exec")),
                 *("--pidfile", str(self.home / "pid"), "-H", self.url),
                 *("--bip", "198.18.255.1/24", "--iptables=false", "--ip-masq=false"),

@@ -114,7 +114,7 @@ class Engine:
             "changes": [f"CMD {json.dumps(IDLE)}", "ENV PATH=/bin"],
         }
         status, answer = self.request(
-            "POST", "/images/create", query, _busybox_tar(), content_type="application/x-tar"
+            "POST", "/images/create", query, busybox_tar(), content_type="application/x-tar"
         )
         # The import reports its failure inside a stream of status 200.
         if status >= 400 or b'"error"' in answer:
@@ -160,7 +160,8 @@ def busybox() -> Path | None:
     return next((Path(path) for name in BUSYBOX if (path := shutil.which(name))), None)
 
 
-def _busybox_tar() -> bytes:
+def busybox_tar() -> bytes:
+    """The files of the tests' image: busybox, its applets and /tmp."""
     binary = busybox()
     if binary is None:
         raise FileNotFoundError("no busybox on this machine (Debian: busybox-static)")

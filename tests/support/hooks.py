@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import json
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
 from typing import TYPE_CHECKING, Any, Literal
@@ -30,15 +30,18 @@ class Answer:
 
     status: int
     body: Any = None
+    headers: Mapping[str, str] = field(default_factory=dict)
 
-    def encode(self) -> bytes:
-        """As an HTTP/1.1 message."""
+    def encode(self, *, bodiless: bool = False) -> bytes:
+        """As an HTTP/1.1 message; bodiless, as the answer to HEAD is, it is the head alone."""
         content = b"" if self.body is None else json.dumps(self.body).encode()
-        head = (
-            f"HTTP/1.1 {self.status} Canned\r\nContent-Type: application/json\r\n"
-            f"Content-Length: {len(content)}\r\n\r\n"
-        )
-        return head.encode() + content
+        headers = {
+            "Content-Type": "application/json",
+            "Content-Length": str(len(content)),
+            **self.headers,
+        }
+        lines = [f"HTTP/1.1 {self.status} Canned", *(f"{k}: {v}" for k, v in headers.items())]
+        return "\r\n".join([*lines, "", ""]).encode() + (b"" if bodiless else content)
 
 
 @dataclass(eq=False)

@@ -69,6 +69,9 @@ class Wire:
                 raise PeerGoneError("a head without end")
             if not await self._fill():
                 return None
+            if not self._buffer[:1].isalpha():
+                # Engines try TLS first also where they take plain HTTP, and wait for its answer.
+                raise PeerGoneError("no HTTP")
         return Head.parse(self._take(end + 4))
 
     async def body(self, head: Head, *, until_end: bool = False) -> AsyncIterator[bytes]:
