@@ -22,6 +22,7 @@ import io
 import json
 import os
 import re
+import resource
 import shutil
 import signal
 import socket
@@ -42,7 +43,8 @@ VENV = ROOT / ".venv"
 PYTHON = str(VENV / "bin" / "python")
 IMAGE, TAG = "busybox", "latest"
 LABEL = "io.container-manager.job"
-SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin"
+# Podman's helpers for networks are in a directory of their own.
+SEARCH_PATH = os.environ.get("PATH", os.defpath) + ":/usr/sbin:/sbin:/usr/lib/podman"
 BEGAN = time.monotonic()
 
 
@@ -147,10 +149,16 @@ def _end(child: subprocess.Popen[bytes], signum: int, limit: float) -> None:
             say(f"Process {child.pid} does not end by signal {number}")
 
 
-def serve(undo: Undo, command: Sequence[str], directory: Path, ready: Callable[[], bool]) -> None:
+def serve(
+    undo: Undo,
+    command: Sequence[str],
+    directory: Path,
+    ready: Callable[[], bool],
+    settings: Mapping[str, str] | None = None,
+) -> None:
     """Start a server out of the terminal's reach, and wait until it is ready."""
     log, name = directory / "log", " ".join(command[:3])
-    env = {k: v for k, v in os.environ.items() if not k.startswith("CONTAINER_MANAGER_")}
+    env = server_environment(settings or {})
     with SIGNALS.held(), log.open("wb") as out:
         child = subprocess.Popen(
             command,
@@ -167,6 +175,12 @@ def serve(undo: Undo, command: Sequence[str], directory: Path, ready: Callable[[
     if child.poll() is not None or not ready():
         show_log(directory)
         raise ProblemError(f"This did not become ready: {name}", "The end of its log is above.")
+
+
+def server_environment(settings: Mapping[str, str]) -> dict[str, str]:
+    """Give the environment without settings of container-manager's and Podman's, but for these."""
+    kept = {k: v for k, v in os.environ.items() if not k.startswith("CONTAINER")}
+    return {**kept, **settings}
 
 
 def show_log(directory: Path) -> None:
@@ -631,10 +645,95 @@ def registry_ready(undo: Undo, command: str) -> str:
     return address
 
 
+ON_PODMAN = "pytest on Podman"
+# What is asked of an engine is run against Podman, too. Left out is what needs no engine, or only
+# one that is away, and what tries the tests' own tools; of the matrix of kills, those at commits,
+# which are the same with every engine, and all but the first of the three rounds of the others.
+_TESTS = "tests/integration/test_"
+PODMAN_TESTS = (
+    "tests/integration",
+    *(f"--ignore={_TESTS}{name}.py" for name in ("disk", "http", "malformed", "start", "support")),
+    f"--deselect={_TESTS}restart.py::test_killed_at_each_commit",
+    *(f"--deselect={_TESTS}restart.py::test_killed_at_each_engine_call[{n}-" for n in (1, 2)),
+)
+
+
+def podman_settings(directory: Path, hard_limits: Mapping[str, int]) -> dict[str, str]:
+    """Write Podman's configuration; give the variables that name it.
+
+    Nothing in it is shared with a Podman that the machine may have for itself, and neither systemd
+    nor an interface is needed. Source: containers.conf(5), containers-registries.conf(5).
+    """
+    network, registries = directory / "networks", directory / "registries.conf"
+    # Where root may not raise its own limits, as in many containers, Podman's default ones fail.
+    limits = json.dumps([f"{name}={limit}:{limit}" for name, limit in hard_limits.items()])
+    containers_conf = f"""
+[containers]
+default_ulimits = {limits}
+log_driver = "k8s-file"
+[engine]
+cgroup_manager = "cgroupfs"
+events_logger = "file"
+lock_type = "file"
+tmp_dir = {json.dumps(str(directory / "tmp"))}
+[network]
+network_config_dir = {json.dumps(str(network))}
+default_subnet_pools = [{{"base" = "198.19.0.0/16", "size" = 24}}]
+"""
+    network.mkdir()
+    (directory / "setup.conf").write_text(containers_conf)
+    # The network that is there by itself has the interface that the machine's Podman has, too.
+    name = f'default_network = "{directory.name}"\n'
+    (directory / "containers.conf").write_text(containers_conf + name)
+    # Without a port it stands for every port.
+    registries.write_text('[[registry]]\nlocation = "127.0.0.1"\ninsecure = true\n')
+    return {
+        "CONTAINERS_CONF": str(directory / "containers.conf"),
+        "CONTAINERS_REGISTRIES_CONF": str(registries),
+    }
+
+
+def podman_ready(undo: Undo, command: str) -> Server:
+    """Start Podman's service.
+
+    It has directories, a configuration and a network of its own. Podman's rules in the packet
+    filter stay, empty, as dockerd's do.
+    """
+    directory = work_directory(undo)
+    soft_to_hard = {"nofile": resource.RLIMIT_NOFILE, "nproc": resource.RLIMIT_NPROC}
+    limits = {name: resource.getrlimit(number)[1] for name, number in soft_to_hard.items()}
+    settings = podman_settings(directory, limits)
+    podman = [command, "--root", str(directory / "root"), "--runroot", str(directory / "run")]
+    podman += ["--storage-driver", "vfs"]  # leaves no mounts, and needs nothing of the kernel
+
+    def set_up(*arguments: str) -> int:
+        env = server_environment({**settings, "CONTAINERS_CONF": str(directory / "setup.conf")})
+        return subprocess.run(
+            [*podman, *arguments], env=env, stdout=subprocess.DEVNULL, check=False
+        ).returncode
+
+    def remove() -> None:
+        set_up("rm", "--all", "--force", "--time", "0")
+        set_up("network", "rm", "--force", directory.name)
+
+    with SIGNALS.held():
+        undo.add(remove, f"{' '.join(podman)} rm --all --force")
+        if set_up("network", "create", directory.name) != 0:
+            raise ProblemError("Podman cannot make a network.", "See its message above.")
+    engine = Server(f"unix://{directory / 's'}")
+    service = [*podman, "system", "service", "--time=0", engine.url]
+    serve(undo, service, directory, functools.partial(engine.answers, "/_ping"), settings)
+    say(f"Podman: {engine.url}")
+    return engine
+
+
 def run_steps(steps: Mapping[str, Sequence[str]]) -> int:
     """Run commands with a real engine and registry at hand, all of them, and sum up."""
     environment(dev=True)
     wanted = {"docker-registry": "docker-registry", "ip": "iproute2", "curl": "curl"}
+    wanted["systemd-analyze"] = "systemd"  # the package starts nothing
+    if ON_PODMAN in steps and os.geteuid() == 0:
+        wanted |= {name: name for name in ("podman", "netavark", "aardvark-dns", "iptables")}
     also = [package for command, package in wanted.items() if not which(command)]
     also += [] if static_busybox() else ["busybox-static"]
     if also and not which("apt-get"):
@@ -646,10 +745,20 @@ def run_steps(steps: Mapping[str, Sequence[str]]) -> int:
         registry = which("docker-registry")
         if registry:
             env["CONTAINER_MANAGER_TEST_REGISTRY"] = registry_ready(undo, registry)
+        podman = which("podman") if os.geteuid() == 0 else None
         for name, command in steps.items():
             print(f"\n=== {name}")
             began = time.monotonic()
-            verdict = "ok" if call(command, env) == 0 else "FAILED"
+            if name == ON_PODMAN and not podman:
+                results[name] = f"{name}: left out, since it needs root and Podman"
+                continue
+            try:
+                if name == ON_PODMAN and podman:
+                    env["CONTAINER_MANAGER_TEST_ENGINE"] = podman_ready(undo, podman).url
+                verdict = "ok" if call(command, env) == 0 else "FAILED"
+            except ProblemError as problem:  # the other steps' verdicts are told all the same
+                print(*problem.args, sep="\n", file=sys.stderr)
+                verdict = "FAILED"
             results[name] = f"{name}: {verdict}, {time.monotonic() - began:.1f} s"
     print("\nSummary", *results.values(), sep="\n  ")
     return int(any(": FAILED, " in result for result in results.values()))
@@ -668,6 +777,7 @@ def steps_of(command: str, extra: Sequence[str]) -> dict[str, list[str]]:
         "mypy": [str(tools / "mypy")],
         "lint-imports": [str(tools / "lint-imports")],
         "pytest": [*pytest, *extra],
+        ON_PODMAN: [*pytest, *(extra or PODMAN_TESTS)],
     }
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,9 @@ class Setting:
 
     name: str
     help: str
-    kind: Literal["int", "float", "text", "path", "flag", "level", "address", "engine", "trust"]
+    kind: Literal[
+        "int", "float", "text", "path", "flag", "level", "address", "engine", "trust", "duration"
+    ]
     default: Any
     low: float | None = None
     high: float | None = None
@@ -79,7 +82,7 @@ SETTINGS = (
         low=1,
         high=1000,
         default=10,
-        help="Deployments at a time.",
+        help="Deployments at a time at most. How many pay is found by what they take.",
     ),
     Setting(
         name="log_level",
@@ -131,6 +134,20 @@ SETTINGS = (
         help="Seconds that a service's container has to keep running before its job is complete; "
         "0 is off.",
     ),
+    Setting(
+        name="retain_age",
+        kind="duration",
+        default="7d",
+        help="How long a finished job is kept once its container is gone: 90s, 15m, 36h, 7d.",
+    ),
+    Setting(
+        name="retain_jobs",
+        kind="int",
+        low=0,
+        high=1_000_000_000,
+        default=100_000,
+        help="Finished jobs whose containers are gone that are kept at most, the newest ones.",
+    ),
 )
 
 
@@ -149,6 +166,8 @@ class Settings:
     require_token: bool
     trust: tuple[str, ...]
     settle: float
+    retain_age: str
+    retain_jobs: int
 
     @classmethod
     def from_values(cls, values: dict[str, Any]) -> Settings:
@@ -159,6 +178,21 @@ class Settings:
             values["token_file"] or values["data_dir"] / "token"
         ).expanduser()
         return cls(**values)
+
+
+_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86_400, "y": 365 * 86_400}
+
+
+def parse_duration(value: str) -> float:
+    """The seconds of a text such as `90s`, `15m`, `36h`, `7d` or `1y`; a bare number is seconds.
+
+    Raises:
+        ValueError: it is none.
+    """
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)([smhdy]?)", value)
+    if match is None:
+        raise ValueError(f"{value!r} is no duration; write 90s, 15m, 36h, 7d or 1y.")
+    return float(match[1]) * _UNITS[match[2] or "s"]
 
 
 def parse_trust(value: str) -> Network | Literal["gateway"]:

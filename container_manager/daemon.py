@@ -25,11 +25,18 @@ from container_manager.api.app import App
 from container_manager.api.containers import ContainerService
 from container_manager.api.dispatch import Dispatcher
 from container_manager.api.metrics import Metrics
+from container_manager.api.networks import NetworkService
 from container_manager.api.openrpc import discovery
-from container_manager.config import Settings, parse_trust
+from container_manager.api.volumes import VolumeService
+from container_manager.config import Settings, parse_duration, parse_trust
 from container_manager.engine.docker import Engine
+from container_manager.engine.logins import Logins
+from container_manager.engine.networks import Networks
+from container_manager.engine.pulls import Pulls
+from container_manager.engine.volumes import Volumes
 from container_manager.engine.watcher import Watcher
 from container_manager.errors import StorageUnavailable
+from container_manager.store.credentials import Credentials
 from container_manager.store.database import Database
 from container_manager.store.directory import (
     KEY_LENGTH,
@@ -37,13 +44,17 @@ from container_manager.store.directory import (
     DirectoryError,
     secret_file,
 )
+from container_manager.store.integrity import StoreDamaged
 from container_manager.store.jobs import MIGRATIONS
 from container_manager.store.sealing import Seal
+from container_manager.systemd import ServiceManager
 from container_manager.work.active import ActiveJobs
 from container_manager.work.attempt import Deployer
 from container_manager.work.ledger import Ledger
 from container_manager.work.outcomes import Outcomes
 from container_manager.work.queue import JobQueue
+from container_manager.work.retention import Retention
+from container_manager.work.slots import Slots
 from container_manager.work.tracker import Tracker
 from container_manager.work.workers import Workers
 
@@ -55,7 +66,7 @@ log = structlog.get_logger()
 
 
 class StartError(Exception):
-    """The daemon cannot start; the message says why and what to do."""
+    """The daemon cannot start, or not go on; the message says why and what to do."""
 
 
 def now() -> int:
@@ -67,16 +78,20 @@ def run(settings: Settings) -> int:
     """Run the daemon until SIGTERM or SIGINT; gives its exit code.
 
     Raises:
-        StartError: it cannot start.
+        StartError: it cannot start, or its job store has proved damaged.
     """
     _log_to_stderr(settings.log_level)
     _allow_many_files()
     os.umask(0o077)  # what is kept on disk is this user's alone, SQLite's files as well
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-        return runner.run(_serve(settings))
+        try:
+            return runner.run(_serve(settings))
+        except StoreDamaged as damage:
+            raise StartError(damage.remedy) from damage
 
 
 async def _serve(settings: Settings) -> int:
+    service_manager = ServiceManager.from_environment(os.environ)
     async with AsyncExitStack() as stack:
         try:
             directory = DataDirectory(settings.data_dir)
@@ -84,13 +99,18 @@ async def _serve(settings: Settings) -> int:
             me = node.Node.from_key(directory.secret("node.key", node.new_key), directory.home)
             seal = Seal(directory.secret("seal.key", lambda: secrets.token_bytes(KEY_LENGTH)))
             token = _token(settings.token_file)
+            directory.check_store()
             database = Database(directory.database, MIGRATIONS)
         except DirectoryError as error:
             raise StartError(str(error)) from error
+        except StoreDamaged:
+            raise
         except StorageUnavailable as error:
             raise StartError(f"{directory.database}: {error.message}") from error
         stack.push_async_callback(database.close)
         structlog.contextvars.bind_contextvars(node=me.id)
+        if directory.finished_restore:
+            log.warning("finished a restore that had been cut short")
 
         engine = Engine(settings.docker_host, now)
         stack.push_async_callback(engine.close)
@@ -107,10 +127,20 @@ async def _serve(settings: Settings) -> int:
             directory=directory,
             settle=settings.settle,
         )
-        deployer = Deployer(ledger, engine, outcomes, seal, me.home, settings.settle)
-        workers = Workers(deployer, queue, tracker, active, settings.worker_count)
+        credentials = Credentials(directory.path, seal)
+        pulls = Pulls(engine, Logins(credentials.get))
+        deployer = Deployer(ledger, queue, engine, pulls, outcomes, seal, me.home, settings.settle)
+        slots = Slots(settings.worker_count)
+        workers = Workers(deployer, queue, slots, tracker, active)
+        retention = Retention(
+            ledger,
+            engine,
+            outcomes,
+            age=parse_duration(settings.retain_age),
+            jobs=settings.retain_jobs,
+        )
         watcher = Watcher(engine, look=tracker.look_at_everything, hint=tracker.hint)
-        metrics = Metrics(ledger, queue, active, workers, engine)
+        metrics = Metrics(ledger, queue, slots, pulls, workers, engine)
 
         def readiness() -> dict[str, Any]:
             reason = engine.unavailable
@@ -118,10 +148,12 @@ async def _serve(settings: Settings) -> int:
                 "ready": reason is None,
                 "engine": {"available": reason is None, "reason": reason},
                 "queue": {"waiting": len(queue), "size": queue.size},
-                "workers": {"busy": len(active), "count": workers.count},
+                "workers": {"busy": slots.used, "count": slots.most, "limit": slots.limit},
             }
 
-        calls = ContainerService(ledger, tracker, engine).calls()
+        calls = ContainerService(ledger, tracker, engine, pulls).calls()
+        calls += NetworkService(Networks(engine), me).calls()
+        calls += VolumeService(Volumes(engine), me).calls()
         calls.append(discovery(calls))
         methods = {call.name: call.method() for call in calls}
         access = Access(
@@ -132,7 +164,20 @@ async def _serve(settings: Settings) -> int:
         )
         app = App(Dispatcher(methods, metrics.count_call), access, metrics, readiness)
 
+        def status() -> str:
+            counts = f"{len(queue)} waiting, {len(active)} deploying"
+            if stopping.is_set():
+                return f"stopping: {counts}"
+            reason = engine.unavailable
+            return counts if reason is None else f"engine unavailable: {reason}; {counts}"
+
+        async def store_answers() -> None:
+            # A refusal is an answer: no restart makes room on a full disk.
+            with suppress(StorageUnavailable):
+                await database.write(lambda connection: None)
+
         stopping = _stop_signals()
+        database.on_damage(stopping.set)
         ledger.enqueue_waiting()
         runner = app.runner()
         await runner.setup()
@@ -150,22 +195,30 @@ async def _serve(settings: Settings) -> int:
             data_dir=str(directory.path),
             waiting=len(queue),
         )
+        service_manager.notify("READY=1", f"STATUS={status()}")
         async with asyncio.TaskGroup() as group:
             background = [
+                group.create_task(
+                    service_manager.keep_informed(status, store_answers), name="service-manager"
+                ),
                 group.create_task(watcher.run(), name="watcher"),
                 group.create_task(tracker.run(), name="tracker"),
+                group.create_task(retention.run(), name="retention"),
             ]
             working = group.create_task(workers.run(), name="workers")
             await stopping.wait()
             log.info("stopping", deploying=len(active))
+            service_manager.notify("STOPPING=1", f"STATUS={status()}")
             for site in list(runner.sites):
                 await site.stop()
             ledger.stop_waiting()
-            await workers.drain(GRACE)
+            await workers.drain(GRACE if database.damage is None else 0)
             working.cancel()
             for task in background:
                 task.cancel()
         log.info("stopped")
+        if database.damage is not None:
+            raise database.damage
     return 0
 
 

@@ -1,7 +1,8 @@
 """Every error that a caller can be told, each with its code, its name and a safe message.
 
-The codes from -32001 to -32010 are stable for ever: programs rely on them. A message says what
-happened and, where something can be done, what to do; it never repeats a value that a caller sent.
+The codes from -32001 to -32012 are stable for ever: programs rely on them. A message says what
+happened and, where something can be done, what to do; it never repeats a value that a caller sent,
+but for the name of the network or volume that it is about.
 """
 
 from __future__ import annotations
@@ -46,6 +47,19 @@ class QueueFull(ApplicationError):
         )
 
 
+class EngineUnavailable(ApplicationError):
+    """The container engine cannot be reached, or went away during the call."""
+
+    code = -32003
+    name = "engine_unavailable"
+
+    def __init__(self, reason: str) -> None:
+        super().__init__(
+            f"The container engine cannot be used at present: {reason}. Whether it has done what "
+            "was asked is not known; /readyz tells when to look and to call again."
+        )
+
+
 class Conflict(ApplicationError):
     """What is asked does not go together with what is there."""
 
@@ -54,10 +68,30 @@ class Conflict(ApplicationError):
 
 
 class PolicyDenied(ApplicationError):
-    """The spec asks for something that this node never grants."""
+    """The call asks for something that this node never grants."""
 
     code = -32009
     name = "policy_denied"
+
+
+class NetworkNotFound(ApplicationError):
+    """The engine has no network of this name."""
+
+    code = -32011
+    name = "network_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No such network. NetworkService.List shows the networks that there are.")
+
+
+class VolumeNotFound(ApplicationError):
+    """The engine has no volume of this name."""
+
+    code = -32012
+    name = "volume_not_found"
+
+    def __init__(self) -> None:
+        super().__init__("No such volume. VolumeService.List shows the volumes that there are.")
 
 
 class StorageUnavailable(ApplicationError):

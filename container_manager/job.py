@@ -17,6 +17,7 @@ since 1970 in UTC. Nothing here looks at a clock, a disk or an engine.
 
 from __future__ import annotations
 
+import signal
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Self
@@ -24,6 +25,8 @@ from typing import Any, Self
 from container_manager.errors import Conflict
 from container_manager.spec import LABEL_PREFIX, Spec
 
+BATCH_KEEP = 24 * 3600.0
+"""Seconds that the container of a batch job stays when it has ended, unless its spec says so."""
 HISTORY_LENGTH = 32
 """Entries that a history keeps: the first one and the newest ones."""
 
@@ -61,6 +64,7 @@ class Phase(StrEnum):
 FOLLOWED_PHASES = frozenset({Phase.VERIFYING, Phase.RUNNING})
 # The states of a container that can still change by themselves, in the engine's own words.
 LIVE_STATES = frozenset({"created", "running", "paused", "restarting", "removing"})
+ENDED_STATES = frozenset({"exited", "dead"})
 REMOVED = "removed"
 """The state of a container that the engine no longer knows. The other states are the engine's."""
 
@@ -75,6 +79,17 @@ TRANSITIONS: dict[Status, frozenset[Status]] = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Port:
+    """A port of the engine's host that leads to a container."""
+
+    container_port: int
+    protocol: str
+    """tcp, udp or sctp."""
+    host_ip: str
+    host_port: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Container:
     """What the engine last said of a container."""
 
@@ -86,6 +101,12 @@ class Container:
     oom_killed: bool = False
     health: str | None = None
     """starting, healthy or unhealthy; None without a health check."""
+    health_output: str | None = None
+    """What the last probe said, where it is unhealthy."""
+    restarts: int = 0
+    """How often the engine has started it again by its restart policy."""
+    ports: tuple[Port, ...] = ()
+    """What leads to it, while it runs."""
     error: str | None = None
     """The engine's own words on why the container did not start."""
     started_at: int | None = None
@@ -104,7 +125,21 @@ class Container:
 
     def removed(self, now: int) -> Container:
         """This container, gone from its engine."""
-        return replace(self, state=REMOVED, health=None, seen_at=now)
+        return replace(self, state=REMOVED, health=None, ports=(), seen_at=now)
+
+    @property
+    def signal(self) -> str | None:
+        """The name of the signal that has ended it, as far as its exit code tells."""
+        # A shell's convention, and the engine's: 128 and the signal's number.
+        try:
+            return signal.Signals((self.exit_code or 0) - 128).name
+        except ValueError:  # it ended by itself
+            return None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has run, and runs no more by itself."""
+        return self.state in ENDED_STATES
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +209,18 @@ class Job:
         """Whether its container has to be watched for the job or its record to go on."""
         if self.status is Status.RUNNING:
             return self.phase in FOLLOWED_PHASES
-        return self.status.final and self.container is not None and self.container.live
+        return self.status.final and self.container is not None and self.container.state != REMOVED
+
+    @property
+    def removal_due(self) -> int | None:
+        """When its container, having ended, is to be removed; None where it is not.
+
+        It counts from when the end was seen, by this node's own clock.
+        """
+        container, keep = self.container, _keep_seconds(self.spec)
+        if not self.status.final or container is None or not container.ended or keep is None:
+            return None
+        return self.updated_at + int(keep * 1e6)
 
     @property
     def needs_worker(self) -> bool:
@@ -321,3 +367,12 @@ class Job:
         return self._changed(
             now, status=status, phase=phase, reason=reason, history=history, **changes
         )
+
+
+def _keep_seconds(spec: Spec) -> float | None:
+    """How long an ended container stays; None for good."""
+    if spec.remove_on_exit:
+        return 0.0
+    if spec.keep is None and spec.type == "batch":
+        return BATCH_KEEP
+    return spec.keep

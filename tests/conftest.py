@@ -9,9 +9,7 @@ import contextlib
 import fcntl
 import os
 import shutil
-import subprocess
 import tempfile
-import urllib.request
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -19,17 +17,18 @@ import aiodocker
 import pytest
 import pytest_asyncio
 
-from tests.support.daemon import COMMAND, Daemon, free_port
+from tests.support.daemon import COMMAND, Daemon
 from tests.support.dockerd import PrivateDockerd
 from tests.support.engine import IMAGE, Engine, busybox
 from tests.support.engine_proxy import EngineProxy
+from tests.support.registry import PrivateRegistry, running
 from tests.support.registry_proxy import RegistryProxy
-from tests.support.waiting import eventually_now
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator, Iterator, Mapping, Sequence
 
 DEFAULT_ENGINE = "unix:///var/run/docker.sock"
+DOCKER_ONLY = "with Docker only: "
 
 
 # A skip is a failure where nobody reads the reasons
@@ -42,6 +41,8 @@ def _skips_fail() -> bool:
 def _fail_if_skipped(report: Any) -> None:
     if _skips_fail() and report.skipped and not hasattr(report, "wasxfail"):
         reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else report.longrepr
+        if DOCKER_ONLY in str(reason):
+            return  # known, and told to people in docs/podman.md
         report.outcome = "failed"
         report.longrepr = f"with CI=true a skip is a failure: {reason}"
 
@@ -84,6 +85,14 @@ def engine_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 def engine(engine_url: str) -> Engine:
     """A few plain synchronous calls to the engine."""
     return Engine(engine_url)
+
+
+@pytest.fixture(autouse=True)
+def docker_only(request: pytest.FixtureRequest) -> None:
+    """Skip a test that is marked as `docker_only(reason)` where the engine is Podman."""
+    marker = request.node.get_closest_marker("docker_only")
+    if marker is not None and request.getfixturevalue("engine").podman:
+        pytest.skip(DOCKER_ONLY + marker.args[0])
 
 
 @pytest.fixture(scope="session")
@@ -141,27 +150,15 @@ def registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     if named:
         yield named
         return
-    program = shutil.which("docker-registry")
-    if program is None:
-        pytest.skip("no registry: CONTAINER_MANAGER_TEST_REGISTRY names none, "
-                    "and Debian's docker-registry is not installed")  # fmt: skip
-    home = tmp_path_factory.mktemp("registry")
-    address = f"127.0.0.1:{free_port()}"
-    config = home / "config.yml"
-    config.write_text(
-        "version: 0.1\n"
-        f"storage: {{filesystem: {{rootdirectory: {home / 'data'}}}, delete: {{enabled: true}}}}\n"
-        f"http: {{addr: '{address}'}}\n"
-    )
-    log = home / "log"
-    with log.open("wb") as out:
-        process = subprocess.Popen([program, "serve", config], stdout=out, stderr=out, cwd=home)
-    try:
-        _await_registry(address, process, log)
+    with running(tmp_path_factory.mktemp("registry")) as address:
         yield address
-    finally:
-        process.terminate()
-        process.wait(10)
+
+
+@pytest.fixture(scope="session")
+def private_registry(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PrivateRegistry]:
+    """A registry on loopback that wants a login for everything."""
+    with running(tmp_path_factory.mktemp("private-registry"), private=True) as address:
+        yield PrivateRegistry(address)
 
 
 @pytest_asyncio.fixture
@@ -169,17 +166,6 @@ async def registry_proxy(registry: str) -> AsyncIterator[RegistryProxy]:
     """A proxy in front of the registry, which slows, refuses and breaks off as a test says."""
     async with RegistryProxy(registry) as proxy:
         yield proxy
-
-
-def _await_registry(address: str, process: subprocess.Popen[bytes], log: Path) -> None:
-    def answers() -> bool:
-        if process.poll() is not None:
-            pytest.fail(f"the registry ended:\n{log.read_text(errors='replace')[-3000:]}")
-        with contextlib.suppress(OSError), urllib.request.urlopen(f"http://{address}/v2/"):
-            return True
-        return False
-
-    eventually_now(answers, timeout=15)
 
 
 # Daemons

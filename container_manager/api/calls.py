@@ -27,6 +27,8 @@ class Call(Generic[P]):
     gives: Any
     """The type of the result, for the document that describes the interface."""
     does: Callable[[P], Awaitable[Any]]
+    policy: Callable[[dict[str, Any]], None] = check_policy
+    """Refuses by `PolicyDenied` what nobody may ask for."""
 
     def method(self) -> Method:
         """The call as the dispatcher calls it."""
@@ -41,16 +43,18 @@ class Call(Generic[P]):
             try:
                 params = model.model_validate(fields)
             except ValidationError as error:
-                return _refusal(error, fields)
+                return _refusal(error, fields, self.policy)
             return await run(params)
 
         return method
 
 
-def _refusal(error: ValidationError, fields: dict[str, Any]) -> Result:
+def _refusal(
+    error: ValidationError, fields: dict[str, Any], policy: Callable[[dict[str, Any]], None]
+) -> Result:
     """The answer to params that do not fit: what is denied first, then what is wrong, no values."""
     try:
-        check_policy(fields)
+        policy(fields)
     except PolicyDenied as denied:
         return Error(denied.code, denied.message, denied.data)
     errors = [

@@ -6,9 +6,18 @@ from typing import Any
 
 from container_manager.api import views
 from container_manager.api.calls import Call
-from container_manager.api.params import CreateParams, JobParams, ListParams, WaitParams
+from container_manager.api.params import (
+    CreateParams,
+    JobParams,
+    ListParams,
+    WaitParams,
+    several,
+    wanted_labels,
+)
 from container_manager.engine.docker import Engine
-from container_manager.job import Job, Status
+from container_manager.engine.pulls import Pulls
+from container_manager.errors import Conflict
+from container_manager.job import Job, Phase, Status
 from container_manager.store.jobs import Filter
 from container_manager.work.ledger import Ledger
 from container_manager.work.tracker import Tracker
@@ -17,18 +26,19 @@ from container_manager.work.tracker import Tracker
 class ContainerService:
     """Creating containers, and asking after the jobs that do it."""
 
-    def __init__(self, ledger: Ledger, tracker: Tracker, engine: Engine) -> None:
-        """Answer from `ledger`; cancel by way of `tracker`."""
+    def __init__(self, ledger: Ledger, tracker: Tracker, engine: Engine, pulls: Pulls) -> None:
+        """Answer from `ledger`, cancel by way of `tracker`; tell of `engine` and `pulls`."""
         self._ledger = ledger
         self._tracker = tracker
         self._engine = engine
+        self._pulls = pulls
 
     def calls(self) -> list[Call[Any]]:
         """All calls of this service."""
         name = "ContainerService."
         return [
             Call(name + "Create", CreateParams, views.CreateView, self.create),
-            Call(name + "Status", JobParams, views.JobView, self.status),
+            Call(name + "Status", JobParams, views.StatusView, self.status),
             Call(name + "List", ListParams, views.ListView, self.list),
             Call(name + "Cancel", JobParams, views.JobView, self.cancel),
             Call(name + "Retry", JobParams, views.JobView, self.retry),
@@ -38,14 +48,22 @@ class ContainerService:
     async def create(self, params: CreateParams) -> views.CreateView:
         """Queue a container. The answer comes once the job is on disk."""
         job_id = await self._ledger.create(params, params.idempotency_key)
-        # A job that its key has brought back may be further on; a new one is not.
-        known = params.idempotency_key is not None
-        status = self._ledger.get(job_id).status if known else Status.PENDING
+        status = Status.PENDING
+        if params.idempotency_key is not None:
+            # A job that its key has brought back may be further on, and even forgotten.
+            if (job := self._ledger.find(job_id)) is None:
+                raise Conflict(
+                    "The job that was made under this idempotency_key has ended, and its record "
+                    "is not kept any more. Use a new key for another one.",
+                    field="idempotency_key",
+                    job_id=job_id,
+                )
+            status = job.status
         return {"job_id": job_id, "message": "Job created successfully", "status": status.value}
 
-    async def status(self, params: JobParams) -> views.JobView:
+    async def status(self, params: JobParams) -> views.StatusView:
         """How a job stands, and what the engine last said of its container."""
-        return self._view(self._ledger.get(params.job_id))
+        return self._status_view(self._ledger.get(params.job_id))
 
     async def list(self, params: ListParams) -> views.ListView:
         """The jobs, newest first, page by page.
@@ -53,8 +71,8 @@ class ContainerService:
         A page can hold fewer jobs than its limit, even none, and still have a next_cursor.
         """
         wanted = Filter(
-            status=frozenset(map(Status, _several(params.status))),
-            labels=tuple(_label(text) for text in _several(params.label)),
+            status=frozenset(map(Status, several(params.status))),
+            labels=wanted_labels(params.label),
             since=None if params.since is None else views.parse_time(params.since),
         )
         page = await self._ledger.page(wanted, params.limit, params.cursor)
@@ -71,18 +89,12 @@ class ContainerService:
     async def wait(self, params: WaitParams) -> views.WaitView:
         """Answer when the job is final; after `timeout` seconds with how it stands then."""
         job = await self._ledger.wait(params.job_id, params.timeout)
-        return {**self._view(job), "timed_out": not job.status.final}
+        return {**self._status_view(job), "timed_out": not job.status.final}
+
+    def _status_view(self, job: Job) -> views.StatusView:
+        return {**self._view(job), "output": self._ledger.output(job)}
 
     def _view(self, job: Job) -> views.JobView:
-        return views.job_view(job, self._engine.unavailable)
-
-
-def _several(value: str | list[Any] | None) -> list[Any]:
-    if value is None:
-        return []
-    return value if isinstance(value, list) else [value]
-
-
-def _label(text: str) -> tuple[str, str | None]:
-    key, separator, value = text.partition("=")
-    return key, value if separator else None
+        pulling = job.phase is Phase.PULLING
+        progress = self._pulls.progress(job.spec) if pulling else None
+        return views.job_view(job, self._engine.unavailable, progress)

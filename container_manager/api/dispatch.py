@@ -23,7 +23,8 @@ from jsonrpcserver.sentinels import NOID
 from oslash.either import Left
 
 from container_manager.api.envelope import MAX_BATCH, InvalidRequest, ParseError, parse, request
-from container_manager.errors import ApplicationError
+from container_manager.engine import errors as engine
+from container_manager.errors import ApplicationError, Conflict, EngineUnavailable
 
 log = structlog.get_logger()
 
@@ -83,13 +84,25 @@ def guarded(method: Callable[..., Awaitable[Any]]) -> Callable[..., Awaitable[Re
     async def guarding(*args: Any, **kwargs: Any) -> Result:
         try:
             return Success(await method(*args, **kwargs))
-        except ApplicationError as error:
-            return Error(error.code, error.message, error.data)
+        except (ApplicationError, engine.EngineError) as error:
+            told = _told(error) if isinstance(error, engine.EngineError) else error
+            return Error(told.code, told.message, told.data)
         except Exception:
             log.exception("call broke", method=getattr(method, "__qualname__", str(method)))
             return Error(-32603, "Internal error", {"name": "internal_error"})
 
     return guarding
+
+
+def _told(error: engine.EngineError) -> ApplicationError:
+    """What callers are told of an engine's error.
+
+    Params that come so far are well formed. What the engine refuses then does not go together with
+    what it has: a network in use, addresses that are taken, a reserved name.
+    """
+    if isinstance(error, engine.EngineUnavailable):
+        return EngineUnavailable(str(error))
+    return Conflict(f"The container engine refused: {error}")
 
 
 def _error(code: int, message: str, reason: str, id_: Any) -> dict[str, Any]:

@@ -18,10 +18,11 @@ from prometheus_client.registry import Collector
 
 from container_manager import __version__
 from container_manager.engine.docker import Engine
+from container_manager.engine.pulls import Pulls
 from container_manager.job import Status
-from container_manager.work.active import ActiveJobs
 from container_manager.work.ledger import Ledger
 from container_manager.work.queue import JobQueue
+from container_manager.work.slots import Slots
 from container_manager.work.workers import Workers
 
 
@@ -32,14 +33,16 @@ class Metrics(Collector):
         self,
         ledger: Ledger,
         queue: JobQueue,
-        active: ActiveJobs,
+        slots: Slots,
+        pulls: Pulls,
         workers: Workers,
         engine: Engine,
     ) -> None:
         """Read the figures of these."""
         self._ledger = ledger
         self._queue = queue
-        self._active = active
+        self._slots = slots
+        self._pulls = pulls
         self._workers = workers
         self._engine = engine
         self._registry = CollectorRegistry()
@@ -67,8 +70,11 @@ class Metrics(Collector):
         yield info
         yield _gauge(name + "queue_jobs", "Jobs that wait to be deployed.", len(self._queue))
         yield _gauge(name + "queue_size", "Jobs that may wait.", self._queue.size)
-        yield _gauge(name + "workers", "Deployments at a time.", self._workers.count)
-        yield _gauge(name + "workers_busy", "Workers that deploy now.", len(self._active))
+        slots = self._slots
+        yield _gauge(name + "workers", "Deployments at a time at most.", slots.most)
+        yield _gauge(name + "workers_limit", "Deployments at a time that pay now.", slots.limit)
+        yield _gauge(name + "workers_busy", "Deployments under way.", slots.used)
+        yield _gauge(name + "pulls", "Images that are being pulled.", len(self._pulls))
         up = self._engine.unavailable is None
         yield _gauge(name + "engine_up", "1 while the engine can be used.", int(up))
         calls = CounterMetricFamily(

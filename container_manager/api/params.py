@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import AfterValidator, Field
@@ -78,3 +78,16 @@ class ListParams(Model):
 
 class NoParams(Model):
     """A call that takes nothing."""
+
+
+def several(value: str | list[Any] | None) -> list[Any]:
+    """What a param that takes one or a list of them was given."""
+    if value is None:
+        return []
+    return value if isinstance(value, list) else [value]
+
+
+def wanted_labels(value: str | list[str] | None) -> tuple[tuple[str, str | None], ...]:
+    """The labels to filter by: `key` as (key, None), `key=value` as (key, value)."""
+    parts = (text.partition("=") for text in several(value))
+    return tuple((key, value if separator else None) for key, separator, value in parts)

@@ -4,12 +4,23 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
+from typing import Any
 
 from typing_extensions import TypedDict
 
-from container_manager.job import Container, Entry, Job, Status
+from container_manager.engine.progress import Progress
+from container_manager.job import Container, Entry, Job, Port, Status
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class PortView(TypedDict):
+    """A port of the engine's host that leads to the container."""
+
+    container_port: int
+    protocol: str
+    host_ip: str
+    host_port: int
 
 
 class ContainerView(TypedDict):
@@ -19,8 +30,12 @@ class ContainerView(TypedDict):
     name: str
     state: str
     exit_code: int | None
+    signal: str | None
     oom_killed: bool
     health: str | None
+    health_output: str | None
+    restarts: int
+    ports: list[PortView]
     started_at: str | None
     finished_at: str | None
     seen_at: str
@@ -36,6 +51,16 @@ class EntryView(TypedDict):
     attempt: int
 
 
+class ProgressView(TypedDict):
+    """How far the pull of a job's image is, in layers and bytes."""
+
+    layers: int
+    layers_done: int
+    bytes: int
+    bytes_total: int
+    bytes_per_second: int
+
+
 class JobView(TypedDict):
     """A job, as its owner knows it."""
 
@@ -43,18 +68,26 @@ class JobView(TypedDict):
     status: str
     phase: str | None
     reason: str | None
+    progress: ProgressView | None
     attempts: int
     node: str
     image: str
     type: str
     name: str
     labels: dict[str, str]
+    user_data: Any
     cancel_requested: bool
     next_attempt_at: str | None
     container: ContainerView | None
     created_at: str
     updated_at: str
     history: list[EntryView]
+
+
+class StatusView(JobView):
+    """A job, with the last lines that its container has written, once it has ended."""
+
+    output: list[str] | None
 
 
 class CreateView(TypedDict):
@@ -65,7 +98,7 @@ class CreateView(TypedDict):
     status: str
 
 
-class WaitView(JobView):
+class WaitView(StatusView):
     """A job that is final, or not yet."""
 
     timed_out: bool
@@ -78,24 +111,27 @@ class ListView(TypedDict):
     next_cursor: str | None
 
 
-def job_view(job: Job, engine_unavailable: str | None) -> JobView:
+def job_view(job: Job, engine_unavailable: str | None, progress: Progress | None) -> JobView:
     """The job for its caller.
 
     Args:
         job: the job as it is stored.
         engine_unavailable: why the engine cannot be used at present, if it cannot.
+        progress: how far its image is, if it is being pulled.
     """
     return {
         "job_id": job.id,
         "status": job.status.value,
         "phase": job.phase,
-        "reason": _reason(job, engine_unavailable),
+        "reason": _reason(job, engine_unavailable, progress),
+        "progress": None if progress is None else _progress_view(progress),
         "attempts": job.attempts,
         "node": job.node,
         "image": job.spec.image,
         "type": job.spec.type,
         "name": job.container_name,
         "labels": job.spec.labels,
+        "user_data": job.spec.user_data,
         "cancel_requested": job.cancel_requested,
         "next_attempt_at": time_view(job.due_at),
         "container": None if job.container is None else _container_view(job.container),
@@ -105,14 +141,16 @@ def job_view(job: Job, engine_unavailable: str | None) -> JobView:
     }
 
 
-def _reason(job: Job, engine_unavailable: str | None) -> str | None:
+def _reason(job: Job, engine_unavailable: str | None, progress: Progress | None) -> str | None:
     """Why the job stands as it does; whoever waits is always told for what."""
     if job.status.final:
         return job.reason
     if engine_unavailable is not None:
         return f"waiting for the container engine: {engine_unavailable}"
     if job.status is Status.RUNNING:
-        return "being cancelled" if job.cancel_requested else job.reason
+        if job.cancel_requested:
+            return "being cancelled"
+        return job.reason if progress is None else f"pulling the image: {progress}"
     if job.due_at is not None:
         return f"waiting to be tried again: {job.reason}"
     return "waiting for a free worker"
@@ -124,11 +162,34 @@ def _container_view(container: Container) -> ContainerView:
         "name": container.name,
         "state": container.state,
         "exit_code": container.exit_code,
+        "signal": container.signal,
         "oom_killed": container.oom_killed,
         "health": container.health,
+        "health_output": container.health_output,
+        "restarts": container.restarts,
+        "ports": [_port_view(port) for port in container.ports],
         "started_at": time_view(container.started_at),
         "finished_at": time_view(container.finished_at),
         "seen_at": _time(container.seen_at),
+    }
+
+
+def _port_view(port: Port) -> PortView:
+    return {
+        "container_port": port.container_port,
+        "protocol": port.protocol,
+        "host_ip": port.host_ip,
+        "host_port": port.host_port,
+    }
+
+
+def _progress_view(progress: Progress) -> ProgressView:
+    return {
+        "layers": progress.layers,
+        "layers_done": progress.layers_done,
+        "bytes": progress.bytes,
+        "bytes_total": progress.bytes_total,
+        "bytes_per_second": round(progress.bytes_per_second),
     }
 
 

@@ -15,12 +15,16 @@ from typing import Any
 import click
 
 from container_manager import __version__
+from container_manager.cli.backup import backup, restore
+from container_manager.cli.credential import credential
+from container_manager.cli.systemd import systemd_unit
 from container_manager.config import (
     ENVIRONMENT_PREFIX,
     LOG_LEVELS,
     SETTINGS,
     Setting,
     Settings,
+    parse_duration,
     parse_trust,
 )
 
@@ -87,6 +91,8 @@ def _type(setting: Setting) -> click.ParamType[Any]:
             return click.Choice(LOG_LEVELS, case_sensitive=False)
         case "trust":
             return _Checked("network", _check_trust)
+        case "duration":
+            return _Checked("duration", parse_duration)
         case "address":
             return _Checked("address", _check_address)
         case "engine":
@@ -203,6 +209,10 @@ def cli(ctx: click.Context, /, config: Path | None, **values: Any) -> None:
 
 
 _options(cli)
+cli.add_command(credential)
+cli.add_command(backup)
+cli.add_command(restore)
+cli.add_command(systemd_unit)
 
 
 @cli.group()

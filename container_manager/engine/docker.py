@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import asyncio
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, TypeVar
+from urllib.parse import quote
 
 import aiohttp
 import orjson
 from aiodocker import Docker, DockerError
 from aiohttp.http_exceptions import HttpProcessingError
 
+from container_manager.engine import podman
 from container_manager.engine.endpoint import Endpoint, find
 from container_manager.engine.errors import (
     ContainerMissing,
@@ -28,8 +30,10 @@ from container_manager.engine.errors import (
     EngineUnavailable,
     ImageMissing,
     NameTaken,
+    ObjectMissing,
 )
-from container_manager.job import Container
+from container_manager.engine.output import MAX_LINES, last_lines
+from container_manager.job import Container, Port
 from container_manager.spec import LABEL_PREFIX
 
 T = TypeVar("T")
@@ -38,12 +42,22 @@ CALL_TIMEOUT = 60.0
 """Seconds for a call that does not wait for something outside the engine. dockerd under load has
 been seen to take seconds, never a minute."""
 CONNECT_TIMEOUT = 5.0
-STOP_GRACE = 10
-"""Seconds between SIGTERM and SIGKILL, as `docker stop` has it."""
+STOP_GRACE = 10.0
+"""Seconds between a container's stop signal and SIGKILL, where it was not created with others."""
+
+REQUESTS = 4
+"""Calls for networks and volumes at a time: dockerd gains nothing from more, and whoever asks often
+must not hold up deployments."""
+
+REQUESTS = 4
+"""Calls for networks and volumes at a time: dockerd gains nothing from more, and whoever asks often
+must not hold up deployments."""
 
 MAX_EVENT = 16 * 1024 * 1024
 MAX_WORDS = 2000
 """Characters that are kept of what the engine says."""
+MAX_PROBE = 500
+"""Characters that are kept of what a health check's probe says."""
 
 _UNREACHABLE = 900  # aiodocker's status for "no connection"
 _HEALS = re.compile(
@@ -52,6 +66,8 @@ _HEALS = re.compile(
     r"|no space left",
     re.IGNORECASE,
 )
+# Docker says it with 409, Podman with 500, as it does of most that is wrong.
+_NAME_TAKEN = re.compile(r"name \S+ is (already )?in use", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,6 +129,7 @@ class Engine:
         self._unavailable = "it has not been reached yet"
         self._available = asyncio.Event()
         self._doubted = asyncio.Event()
+        self._requests = asyncio.Semaphore(REQUESTS)
         self.endpoint: Endpoint | None = None
         self.version: dict[str, Any] = {}
 
@@ -151,7 +168,7 @@ class Engine:
         Raises:
             EngineUnavailable: it does not.
         """
-        await self._call(lambda client: client.version(), CONNECT_TIMEOUT)
+        await self._call(_ping, CONNECT_TIMEOUT)
 
     async def connect(self) -> None:
         """Make the connection anew.
@@ -175,7 +192,7 @@ class Engine:
             url = f"{scheme}://{endpoint.url.split('://', 1)[1]}"
         timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT)
         self._client = Docker(url=url, connector=self._connector, timeout=timeout)
-        self.version = await self._call(lambda client: client.version(), CONNECT_TIMEOUT)
+        self.version = await self._call(_version, CONNECT_TIMEOUT)
 
     async def close(self) -> None:
         """Close the connection."""
@@ -188,32 +205,60 @@ class Engine:
 
     # -- the calls -----------------------------------------------------------------------------
 
-    async def create(self, document: dict[str, Any], name: str) -> str:
+    async def create(self, document: dict[str, Any], name: str, platform: str | None = None) -> str:
         """Create a container and give its id.
 
         Raises:
             ImageMissing: the image has to be pulled first.
             NameTaken: a container of that name exists; the engine's names are an atomic lock.
         """
-        container = await self._call(lambda client: client.containers.create(document, name=name))
-        return container.id
+        params = {"name": name, **({} if platform is None else {"platform": platform})}
+        data = orjson.dumps(document)
+        made = await self._call(
+            lambda client: client._query_json(  # noqa: SLF001 - its own has no platform
+                "containers/create", method="POST", data=data, params=params
+            )
+        )
+        id_: str = made["Id"]
+        return id_
+
+    async def connect_network(
+        self, container_id: str, network: str, endpoint: dict[str, Any]
+    ) -> None:
+        """Connect a container to one more network; connected already is as good."""
+        body = orjson.dumps({"Container": container_id, "EndpointConfig": endpoint})
+        path = f"networks/{quote(network, safe='')}/connect"
+        try:
+            await self._call(
+                lambda client: client._query_json(path, method="POST", data=body)  # noqa: SLF001
+            )
+        except EngineError as error:
+            if "already exists in network" not in str(error):
+                raise
 
     async def start(self, container_id: str) -> None:
         """Start a container. Starting one that runs does nothing; one that has ended runs again."""
         await self._call(lambda client: client.containers.container(container_id).start())
 
-    async def stop(self, container_id: str) -> None:
-        """Ask a container to end (SIGTERM), and make it end (SIGKILL) after `STOP_GRACE`."""
+    async def stop(self, container_id: str, grace: float = STOP_GRACE) -> None:
+        """Ask a container to end by its stop signal, and kill it after its own grace.
+
+        Args:
+            container_id: which one.
+            grace: the seconds that the container has, as it was created.
+        """
         await self._call(
-            lambda client: client.containers.container(container_id).stop(t=STOP_GRACE),
-            CALL_TIMEOUT + STOP_GRACE,
+            lambda client: client.containers.container(container_id).stop(), CALL_TIMEOUT + grace
         )
 
-    async def remove(self, container_id: str) -> None:
-        """Remove a container, running or not, with its anonymous volumes; gone is gone."""
+    async def remove(self, container_id: str, *, force: bool = True) -> None:
+        """Remove a container, with `force` a running one too, and its anonymous volumes.
+
+        Gone is gone: that somebody else was quicker is no error.
+        """
         try:
             await self._call(
-                lambda client: client.containers.container(container_id).delete(force=True, v=True)
+                lambda client: client.containers.container(container_id).delete(force=force, v=True)
             )
         except ContainerMissing:
             return
@@ -231,6 +276,25 @@ class Engine:
         shown = await self._call(lambda client: client.containers.get(container))
         return inspected(shown._container, self._now())  # noqa: SLF001 - the whole document
 
+    async def last_output(self, container_id: str) -> list[str]:
+        """The last lines that a container has written to its standard output and error.
+
+        Raises:
+            EngineRefused: its log driver keeps nothing that could be read.
+        """
+        params = {"stdout": "1", "stderr": "1", "tail": str(MAX_LINES)}
+
+        async def read(client: Docker) -> list[str]:
+            response = await client._do_query(  # noqa: SLF001 - its own reads without a bound
+                f"containers/{container_id}/logs", "GET", params=params
+            )
+            try:
+                return await last_lines(response.content.iter_any())
+            finally:
+                response.close()
+
+        return await self._call(read)
+
     async def list_jobs(self, job_id: str | None = None) -> list[Listed]:
         """All containers that were made for jobs, or for this job, running or not."""
         label = f"{LABEL_PREFIX}job" + (f"={job_id}" if job_id else "")
@@ -240,52 +304,98 @@ class Engine:
             Listed(
                 id=one.id,
                 name=_name(one._container["Names"]),  # noqa: SLF001
-                state=one._container["State"],  # noqa: SLF001
+                state=podman.state(one._container["State"]),  # noqa: SLF001
                 labels=one._container["Labels"] or {},  # noqa: SLF001
             )
             for one in shown
         ]
 
-    async def pull(self, image: str) -> None:
-        """Pull an image. It takes as long as it takes: callers set the limit.
+    @asynccontextmanager
+    async def pulling(
+        self, name: str, tag_or_digest: str, *, platform: str | None, login: str | None
+    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """Pull an image: what the engine says of it, until the pull ends or the block is left.
 
-        Raises:
-            EngineRejected: there is no such image, or no right to it.
-            EngineRefused: the registry failed in a way that may heal.
+        Args:
+            name: the image's full name, its registry included.
+            tag_or_digest: which one; without any, an engine would pull all of them.
+            platform: `linux/arm64`, or None for the engine's own.
+            login: the value of X-Registry-Auth, or None.
         """
-
-        async def drain(client: Docker) -> None:
-            # The engine answers 200 at once and reports a failure inside the stream.
-            async for _ in client.images.pull(image, stream=True):
-                pass
-
-        await self._call(drain, None)
+        params = {"fromImage": name, "tag": tag_or_digest}
+        if platform is not None:
+            params["platform"] = platform
+        headers = {"X-Registry-Auth": login} if login else {}
+        async with self._stream("images/create", "POST", params, headers, None) as lines:
+            yield lines
 
     @asynccontextmanager
     async def events(self) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """What happens to the containers of jobs from now on; the stream ends when it is cut."""
-        filters = orjson.dumps({"type": ["container"], "label": [f"{LABEL_PREFIX}job"]}).decode()
+        wanted = {"type": ["container"], "label": [f"{LABEL_PREFIX}job"]}
+        if podman.is_podman(self.version):
+            del wanted["label"]  # it finds no event by a label's name without the value
+        # aiodocker's own subscription keeps one shared, unbounded queue for ever.
+        params = {"filters": orjson.dumps(wanted).decode()}
+        async with self._stream("events", "GET", params, {}, CONNECT_TIMEOUT) as lines:
+            yield lines
 
-        async def subscribe(client: Docker) -> aiohttp.ClientResponse:
-            # aiodocker's own subscription keeps one shared, unbounded queue for ever.
-            return await client._do_query(  # noqa: SLF001
-                "events", "GET", params={"filters": filters}, timeout=aiohttp.ClientTimeout()
+    @asynccontextmanager
+    async def _stream(
+        self,
+        path: str,
+        method: str,
+        params: dict[str, str],
+        headers: dict[str, str],
+        timeout: float | None,
+    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """An answer of many JSON objects, which begins within `timeout` and ends when it ends."""
+
+        async def ask(client: Docker) -> aiohttp.ClientResponse:
+            return await client._do_query(  # noqa: SLF001 - its own streams leak connections
+                path, method, params=params, headers=headers, timeout=aiohttp.ClientTimeout()
             )
 
-        response = await self._call(subscribe, CONNECT_TIMEOUT)
+        response = await self._call(ask, timeout)
         try:
             yield _lines(response)
         finally:
             response.close()
 
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        query: Mapping[str, str] | None = None,
+        body: Mapping[str, Any] | None = None,
+    ) -> Any:
+        """Make one call of the Engine API that is not about containers of jobs; gives its answer.
+
+        Raises:
+            EngineUnavailable: the engine cannot be used, which `/readyz` says too; or it went away.
+            ObjectMissing: the engine does not know what `path` names.
+        """
+        if self.unavailable is not None:
+            raise EngineUnavailable(self.unavailable)
+        try:
+            async with self._requests:
+                return await self._call(
+                    lambda client: client._query_json(path, method, params=query, data=body)  # noqa: SLF001
+                )
+        except EngineUnavailable:
+            self.doubt()
+            raise
+
     async def _call(
         self, call: Callable[[Docker], Awaitable[T]], timeout: float | None = CALL_TIMEOUT
     ) -> T:
-        if self._client is None:
+        client = self._client
+        if client is None:
             raise EngineUnavailable(self._unavailable)
         try:
             async with asyncio.timeout(timeout):
-                return await call(self._client)
+                return await call(client)
         except DockerError as error:
             if error.status == _UNREACHABLE:
                 raise self._unreachable(error) from error
@@ -295,9 +405,9 @@ class Engine:
             raise EngineUnavailable("the engine has not answered in time") from error
         except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
             raise EngineUnavailable(f"the connection to the engine broke: {error}") from error
-        except RuntimeError as error:
-            # aiohttp's words for a session that `connect` has replaced meanwhile.
-            if "closed" not in str(error):
+        except (RuntimeError, AssertionError) as error:
+            # How aiohttp fails in a session that `connect` has replaced meanwhile.
+            if client is self._client:
                 raise
             raise EngineUnavailable(self._unavailable) from error
 
@@ -307,6 +417,19 @@ class Engine:
         why = cause.strerror if isinstance(cause, aiohttp.ClientConnectorError) else None
         where = self.endpoint.url if self.endpoint is not None else "its address"
         return EngineUnavailable(f"no engine answers at {where} ({why or cause or error.message})")
+
+
+async def _ping(client: Docker) -> None:
+    async with client._query("_ping", versioned_api=False):  # noqa: SLF001 - it has no other
+        pass
+
+
+async def _version(client: Docker) -> dict[str, Any]:
+    # One call settles on the API's version, too; the client by itself would ask twice, and Podman
+    # takes its time each time, since it asks the package manager for the versions of its parts.
+    version: dict[str, Any] = await client._query_json("version", versioned_api=False)  # noqa: SLF001
+    client.api_version = f"v{version['ApiVersion']}"
+    return version
 
 
 async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
@@ -336,11 +459,13 @@ def _translated(error: DockerError) -> EngineError:
     kind: type[EngineError] = EngineRefused
     if error.status == 404 and "no such image" in words.lower():
         kind = ImageMissing
-    elif error.status == 404 and "no such container" in words.lower():
-        kind = ContainerMissing
-    elif error.status == 409 and "already in use" in words.lower():
+    elif error.status in (404, 500) and "no such container" in words.lower():
+        kind = ContainerMissing  # with 500 of one that Podman removes in this moment
+    elif error.status in (409, 500) and _NAME_TAKEN.search(words):
         kind = NameTaken
-    elif error.status in (400, 401, 403, 404, 406) or (
+    elif error.status == 404:
+        kind = ObjectMissing
+    elif error.status in (400, 401, 403, 406) or (
         error.status in (0, 500) and not _HEALS.search(words) and _stays(words)
     ):
         kind = EngineRejected
@@ -366,6 +491,8 @@ def _stays(words: str) -> bool:
             "invalid reference",
             "executable file",
             "exec format error",
+            "not a directory",
+            "invalid argument",
         )
     )
 
@@ -373,17 +500,21 @@ def _stays(words: str) -> bool:
 def inspected(document: Mapping[str, Any], now: int) -> Inspected:
     """The engine's inspect document as a value."""
     state, config = document["State"], document["Config"]
-    health = (state.get("Health") or {}).get("Status")
+    status = podman.state(state["Status"])
+    health, probed = _health(state.get("Health") or {})
     started_at = _time(state.get("StartedAt"))
-    ended = state["Status"] in ("exited", "dead")
+    ended = status in ("exited", "dead")
     return Inspected(
         container=Container(
             id=document["Id"],
             name=document["Name"].lstrip("/"),
-            state=state["Status"],
-            exit_code=state["ExitCode"] if ended else None,
+            state=status,
+            exit_code=state["ExitCode"] if ended or status == "restarting" else None,
             oom_killed=bool(state.get("OOMKilled")),
-            health=health if health != "none" else None,
+            health=health,
+            health_output=probed,
+            restarts=document.get("RestartCount") or 0,
+            ports=tuple(_ports((document.get("NetworkSettings") or {}).get("Ports") or {})),
             error=_cut(state.get("Error") or "") or None,
             started_at=started_at,
             finished_at=_time(state.get("FinishedAt")) if ended else None,
@@ -391,9 +522,32 @@ def inspected(document: Mapping[str, Any], now: int) -> Inspected:
         ),
         image=config["Image"],
         arguments=list(config.get("Cmd") or []),
-        env=dict(pair.split("=", 1) for pair in config.get("Env") or [] if "=" in pair),
+        env=podman.environment(config.get("Env") or [], config.get("Hostname") or ""),
         labels=config.get("Labels") or {},
     )
+
+
+def _health(health: Mapping[str, Any]) -> tuple[str | None, str | None]:
+    """The status of a health check, and what its last probe said when it is unhealthy."""
+    status = health.get("Status")
+    if status in (None, "", "none"):
+        return None, None
+    log = health.get("Log") or []
+    said = " ".join(log[-1].get("Output", "").split()) if log else ""
+    return status, _cut(said)[:MAX_PROBE] or None if status == "unhealthy" else None
+
+
+def _ports(shown: Mapping[str, Any]) -> Iterator[Port]:
+    """The ports that the engine forwards to a container; those that are only exposed are not."""
+    for name, bindings in shown.items():
+        number, _, protocol = name.partition("/")
+        for binding in bindings or []:
+            yield Port(
+                container_port=int(number),
+                protocol=protocol or "tcp",
+                host_ip=binding["HostIp"],
+                host_port=int(binding["HostPort"] or 0),
+            )
 
 
 def _time(text: str | None) -> int | None:

@@ -14,6 +14,11 @@ class EngineUnavailable(EngineError):
 class EngineRefused(EngineError):
     """The engine answered with an error that may heal by itself, such as a failing registry."""
 
+    def __init__(self, message: str, *, retry_after: float = 0.0) -> None:
+        """Take the engine's words, and the seconds before which trying again is of no use."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
 
 class EngineRejected(EngineError):
     """The engine answered with an error that stays: no such image, a bad command, a bad name."""
@@ -25,6 +30,10 @@ class ImageMissing(EngineRejected):
 
 class NameTaken(EngineRejected):
     """Another container has the name."""
+
+
+class ObjectMissing(EngineRejected):
+    """The engine knows no network, volume or whatever else the call names."""
 
 
 class ContainerMissing(EngineError):

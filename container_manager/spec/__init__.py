@@ -7,8 +7,9 @@ which no field grants cannot be asked for. One module a concept; `spec` puts the
 
 from container_manager.spec.image import Reference
 from container_manager.spec.model import LABEL_PREFIX, MAX_SECONDS, Model
-from container_manager.spec.policy import DENIED_FIELDS, check_policy
-from container_manager.spec.spec import Retry, Spec
+from container_manager.spec.policy import DENIED_FIELDS, check_fields, check_policy
+from container_manager.spec.restart import Retry
+from container_manager.spec.spec import Spec
 
 __all__ = [
     "DENIED_FIELDS",
@@ -18,5 +19,6 @@ __all__ = [
     "Reference",
     "Retry",
     "Spec",
+    "check_fields",
     "check_policy",
 ]

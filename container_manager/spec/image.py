@@ -88,3 +88,21 @@ def _image(value: str) -> str:
 
 
 Image = Annotated[str, Field(min_length=1, max_length=512), AfterValidator(_image)]
+_PLATFORM = re.compile(r"[a-z0-9]{1,32}/[a-z0-9_]{1,32}(?:/[a-z0-9_.]{1,32})?")
+_CREDENTIAL = re.compile(r"[a-zA-Z0-9_.-]{1,128}")
+
+
+def _platform(value: str) -> str:
+    if not _PLATFORM.fullmatch(value):
+        raise ValueError('is no platform; write "linux/amd64" or "linux/arm64/v8"')
+    return value
+
+
+def _credential(value: str) -> str:
+    if not _CREDENTIAL.fullmatch(value):
+        raise ValueError("a credential's name takes letters, digits, '_', '.' and '-', 128 at most")
+    return value
+
+
+Platform = Annotated[str, AfterValidator(_platform)]
+Credential = Annotated[str, AfterValidator(_credential)]

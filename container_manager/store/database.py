@@ -25,6 +25,12 @@ import apsw
 import structlog
 
 from container_manager.errors import ApplicationError, StorageUnavailable
+from container_manager.store.integrity import (
+    BackgroundCheck,
+    StoreDamaged,
+    unavailable,
+    whole_so_far,
+)
 
 T = TypeVar("T")
 Connection = apsw.Connection
@@ -34,6 +40,8 @@ log = structlog.get_logger()
 
 MAX_GROUP = 1024
 """Operations after which a commit takes no more: bounds how long the first waits for the last."""
+CHECK_SECONDS = 0.25
+"""Seconds that a start may spend on checking the file; what is left is checked beside the work."""
 
 Then = Callable[[Any, BaseException | None], None]
 """Told in the event loop what an operation gave or raised, whether or not anybody awaits it."""
@@ -94,19 +102,28 @@ class Database:
             migrations: statements by schema version: those beyond the file's version are run.
 
         Raises:
+            StoreDamaged: the check found damage.
             StorageUnavailable: it cannot be opened, or a newer program has written it.
         """
+        self.damage: StoreDamaged | None = None
+        """Set for good once the file proves damaged: from then on nothing is written."""
+        self._when_damaged: Callable[[], None] | None = None
+        self._check: BackgroundCheck | None = None
         self._path = path
         self._loop = asyncio.get_running_loop()
         self._handed_in: list[_Write] = []
         self._groups: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         try:
+            # Before anything is written: a file that is not whole stays as it was found.
+            whole = not path.exists() or whole_so_far(path, CHECK_SECONDS)
             self._writer = self._connect()
             self._migrate(migrations)
             self._reader = self._connect(readonly=True)
             self._scanner = self._connect(readonly=True)
+            if not whole:
+                self._check = BackgroundCheck(path, self._found_damaged)
         except apsw.Error as error:
-            raise StorageUnavailable(_words(error)) from error
+            raise unavailable(path, error) from error
         self._scans = ThreadPoolExecutor(1, thread_name_prefix="store-scan")
         self._thread = threading.Thread(target=self._write_groups, name="store-writer", daemon=True)
         self._thread.start()
@@ -148,19 +165,31 @@ class Database:
         Raises:
             StorageUnavailable: the file cannot be read.
         """
-        return _translating(operation, self._reader)
+        return self._translating(operation, self._reader)
 
     async def scan(self, operation: Operation[T]) -> T:
         """Run a longer reading in a thread of its own, on the last committed state."""
-        return await self._loop.run_in_executor(self._scans, _translating, operation, self._scanner)
+        return await self._loop.run_in_executor(
+            self._scans, self._translating, operation, self._scanner
+        )
+
+    def on_damage(self, told: Callable[[], None]) -> None:
+        """Have `told` called in the event loop once the file proves damaged, or has already."""
+        self._when_damaged = told
+        if self.damage is not None:
+            told()
 
     async def close(self) -> None:
         """Commit what has been handed in, and close the file."""
+        if self._check is not None:
+            await self._loop.run_in_executor(None, self._check.close)
         self._hand_over()
         self._groups.put(None)
         await self._loop.run_in_executor(None, self._thread.join)
         self._scans.shutdown()
         for connection in (self._scanner, self._reader, self._writer):
+            if self.damage is not None:
+                connection.config(apsw.SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, 1)
             connection.close()
 
     def _connect(self, *, readonly: bool = False) -> Connection:
@@ -190,6 +219,29 @@ class Database:
             self._groups.put(self._handed_in)
             self._handed_in = []
 
+    def _translating(self, operation: Operation[T], connection: Connection) -> T:
+        try:
+            return operation(connection)
+        except apsw.Error as error:
+            raise self._unavailable(error) from error
+
+    def _unavailable(self, error: apsw.Error) -> StorageUnavailable:
+        meant = unavailable(self._path, error)
+        if isinstance(meant, StoreDamaged):
+            self._found_damaged(meant)
+        return meant
+
+    def _found_damaged(self, damage: StoreDamaged) -> None:
+        """Take note, from whatever thread."""
+        if self.damage is None:
+            self.damage = damage
+            log.error("job store damaged", reason=damage.remedy)
+            self._loop.call_soon_threadsafe(self._tell_of_damage)
+
+    def _tell_of_damage(self) -> None:
+        if self._when_damaged is not None:
+            self._when_damaged()
+
     # -- the writer's thread -------------------------------------------------------------------
 
     def _write_groups(self) -> None:
@@ -208,12 +260,14 @@ class Database:
 
     def _commit(self, group: list[_Write]) -> None:
         """Commit all of `group` at once; where one operation raises, each by itself."""
+        if self.damage is not None:
+            self._refuse(group, self.damage)
+            return
         try:
             self._writer.execute("BEGIN IMMEDIATE")
         except apsw.Error as error:
             # Somebody else holds the lock: no use in each of them waiting for it anew.
-            for write in group:
-                write.error = _translated(error)
+            self._refuse(group, self._unavailable(error))
             return
         try:
             self._append_rows(group)
@@ -223,12 +277,18 @@ class Database:
             self._writer.execute("COMMIT")
         except Exception as error:  # noqa: BLE001 - each one's exception goes to its own caller
             self._roll_back()
+            meant = self._translated(error)
             if len(group) > 1:
                 for write in group:
                     write.result = write.error = None
                     self._commit([write])
             else:
-                group[0].error = _translated(error)
+                group[0].error = meant
+
+    @staticmethod
+    def _refuse(group: list[_Write], error: StorageUnavailable) -> None:
+        for write in group:
+            write.error = error
 
     def _append_rows(self, group: list[_Write]) -> None:
         rows: defaultdict[Table, list[Sequence[Any]]] = defaultdict(list)
@@ -250,6 +310,11 @@ class Database:
             with suppress(apsw.Error):  # the next BEGIN tells what is wrong
                 self._writer.execute("ROLLBACK")
 
+    def _translated(self, error: Exception) -> Exception:
+        if isinstance(error, apsw.ConstraintError) or not isinstance(error, apsw.Error):
+            return error
+        return self._unavailable(error)
+
 
 def _settle(group: list[_Write]) -> None:
     for write in group:
@@ -258,21 +323,3 @@ def _settle(group: list[_Write]) -> None:
         except Exception:
             # A defect in what was to be told; the others' results are no less true for it.
             log.exception("telling of a commit broke")
-
-
-def _translating(operation: Operation[T], connection: Connection) -> T:
-    try:
-        return operation(connection)
-    except apsw.Error as error:
-        raise StorageUnavailable(_words(error)) from error
-
-
-def _translated(error: Exception) -> Exception:
-    if isinstance(error, apsw.ConstraintError) or not isinstance(error, apsw.Error):
-        return error
-    return StorageUnavailable(_words(error))
-
-
-def _words(error: apsw.Error) -> str:
-    """SQLite's own words: "database or disk is full", not "FullError: …"."""
-    return str(error) or type(error).__name__

@@ -6,14 +6,14 @@ constraints make rows impossible that `container_manager.job` would not write.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import orjson
 
-from container_manager.job import Container, Entry, Job, Phase, Status
-from container_manager.spec import Spec
+from container_manager.job import Container, Entry, Job, Phase, Port, Status
+from container_manager.spec import Model, Spec
 from container_manager.store.database import Connection, Table
 
 MIGRATIONS = (
@@ -45,19 +45,35 @@ MIGRATIONS = (
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX idempotency_expires_at ON idempotency (expires_at);
     """,
+    # A job is followed as long as its container is there, ended or not; and it is done with when
+    # there is nothing left of it but its row.
+    """
+    ALTER TABLE job ADD COLUMN removal_due INTEGER;
+    UPDATE job SET followed = 1 WHERE status NOT IN ('pending', 'running')
+        AND coalesce(json_extract(CAST(body AS TEXT), '$.container.state'), 'removed') <> 'removed';
+    CREATE INDEX job_removal_due ON job (removal_due) WHERE removal_due IS NOT NULL;
+    CREATE INDEX job_done ON job (updated_at)
+        WHERE followed = 0 AND status NOT IN ('pending', 'running');
+
+    CREATE TABLE output (
+        job_id BLOB PRIMARY KEY CHECK (length(job_id) = 16),
+        lines  BLOB NOT NULL
+    ) STRICT;
+    """,
 )
 
 _COLUMNS = (
     "id, node, epoch, revision, status, phase, followed, created_at, updated_at, spec, sealed_env,"
-    " body"
+    " body, removal_due"
 )
 TABLE = Table("job", _COLUMNS)
-_INSERT = f"INSERT OR IGNORE INTO job ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+_INSERT = f"INSERT OR IGNORE INTO job ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
 _SELECT = f"SELECT {_COLUMNS} FROM job"  # noqa: S608 - a constant
 _SELECT_ONE = f"{_SELECT} WHERE id = ?"
 _UPDATE = """
     UPDATE job SET node = ?2, epoch = ?3, revision = ?4, status = ?5, phase = ?6, followed = ?7,
-        created_at = ?8, updated_at = ?9, spec = ?10, sealed_env = ?11, body = ?12
+        created_at = ?8, updated_at = ?9, spec = ?10, sealed_env = ?11, body = ?12,
+        removal_due = ?13
     WHERE id = ?1
 """
 
@@ -65,8 +81,8 @@ _UPDATE = """
 _STATUSES = {status.value: status for status in Status}
 _PHASES = {phase.value: phase for phase in Phase}
 
-_SPEC = Spec.__pydantic_serializer__
-_SECRET = {"env"}
+_STORED = Spec.model_fields.keys() - {"env"}
+"""Further fields of a call are no part of the spec, and the environment is sealed apart from it."""
 
 SCAN_LIMIT = 5000
 """Rows that one page looks at: a filter that fits few jobs answers with a short page instead of
@@ -112,6 +128,7 @@ def row(job: Job) -> tuple[Any, ...]:
         encode_spec(job.spec),
         job.sealed_env,
         _body(job),
+        job.removal_due,
     )
 
 
@@ -121,7 +138,8 @@ def new_row(
     """The row of `Job.new` without making the job, which is on the path of every Create."""
     body = b'{"history":[[%d,"pending",null,null,0]]}' % now
     stored = encode_spec(spec)
-    return _key(job_id), node, 1, 1, "pending", None, 0, now, now, stored, sealed_env, body
+    key = _key(job_id)
+    return key, node, 1, 1, "pending", None, 0, now, now, stored, sealed_env, body, None
 
 
 def _key(job_id: str) -> bytes:
@@ -136,8 +154,17 @@ def _id(key: bytes) -> str:
 
 def encode_spec(spec: Spec) -> bytes:
     """The spec as stored: what its caller has set, and never the environment."""
-    # By the base class's own serialiser, so that a call's further fields are no part of it.
-    return _SPEC.to_json(spec, exclude=_SECRET, exclude_unset=True)
+    # What is not set is not looked at, which the model's own serialiser would do field by field.
+    values = spec.__dict__
+    said = {name: values[name] for name in spec.model_fields_set if name in _STORED}
+    return orjson.dumps(said, default=_said)
+
+
+def _said(value: object) -> dict[str, Any]:
+    """A part of the spec that is a model of its own, for the encoder."""
+    if not isinstance(value, Model):
+        raise TypeError
+    return {name: getattr(value, name) for name in value.model_fields_set}
 
 
 def _body(job: Job) -> bytes:
@@ -153,9 +180,8 @@ def _body(job: Job) -> bytes:
 
 
 def _job(values: tuple[Any, ...]) -> Job:
-    id_, node, epoch, revision, status, phase, _, created_at, updated_at, spec, sealed, body = (
-        values
-    )
+    id_, node, epoch, revision, status, phase, _, created_at, updated_at = values[:9]
+    spec, sealed, body = values[9:12]
     document = orjson.loads(body)
     container = document.pop("container", None)
     history = document.pop("history")
@@ -170,13 +196,19 @@ def _job(values: tuple[Any, ...]) -> Job:
         updated_at=updated_at,
         spec=Spec.model_validate_json(spec),
         sealed_env=sealed,
-        container=container and Container(**container),
+        container=container and _container(container),
         history=tuple(
             Entry(at, _STATUSES[status], phase and _PHASES[phase], reason, attempt)
             for at, status, phase, reason, attempt in history
         ),
         **document,
     )
+
+
+def _container(fields: dict[str, Any]) -> Container:
+    if ports := fields.pop("ports", None):
+        fields["ports"] = tuple(Port(**port) for port in ports)
+    return Container(**fields)
 
 
 # -- reading and writing ---------------------------------------------------------------------------
@@ -254,6 +286,66 @@ def _fits(job: Job, wanted: Filter) -> bool:
         return False
     labels = job.spec.labels
     return all(key in labels and value in (None, labels[key]) for key, value in wanted.labels)
+
+
+# -- what goes when its time has come --------------------------------------------------------------
+
+
+def due_removals(connection: Connection, now: int, limit: int) -> list[Job]:
+    """Jobs whose ended containers are to be removed by now, the longest overdue first."""
+    query = f"{_SELECT} WHERE removal_due <= ? ORDER BY removal_due LIMIT ?"
+    return [_job(values) for values in connection.execute(query, (now, limit))]
+
+
+def next_removal(connection: Connection, after: int) -> int | None:
+    """When the next container is to be removed that was not due yet at `after`."""
+    query = "SELECT min(removal_due) FROM job WHERE removal_due > ?"
+    found: int | None = connection.execute(query, (after,)).get
+    return found
+
+
+_DONE = "followed = 0 AND status NOT IN ('pending', 'running')"
+
+
+def outdated(connection: Connection, before: int, most: int, limit: int) -> list[bytes]:
+    """The keys of jobs to be forgotten: done with before that time, or beyond the newest `most`."""
+    oldest = f"SELECT id FROM job WHERE {_DONE}"  # noqa: S608 - a constant
+    found = connection.execute(
+        f"{oldest} AND updated_at < ? ORDER BY updated_at LIMIT ?", (before, limit)
+    )
+    keys = [key for (key,) in found]
+    if len(keys) < limit:
+        count: int = connection.execute(f"SELECT count(*) FROM job WHERE {_DONE}").get  # noqa: S608
+        if (excess := min(count - most, limit)) > len(keys):
+            found = connection.execute(f"{oldest} ORDER BY updated_at LIMIT ?", (excess,))
+            keys = [key for (key,) in found]
+    return keys
+
+
+def forget(connection: Connection, keys: Sequence[bytes]) -> int:
+    """Drop those of these jobs that are still done with, and all that is kept about them."""
+    dropped = 0
+    for key in keys:
+        connection.execute(f"DELETE FROM job WHERE id = ? AND {_DONE}", (key,))  # noqa: S608
+        if connection.changes():
+            connection.execute("DELETE FROM output WHERE job_id = ?", (key,))
+            dropped += 1
+    return dropped
+
+
+# -- output ----------------------------------------------------------------------------------------
+
+
+def set_output(connection: Connection, job_id: str, sealed: bytes) -> None:
+    """Keep the last lines of a job's container, in place of those that were kept before."""
+    connection.execute("INSERT OR REPLACE INTO output VALUES (?, ?)", (_key(job_id), sealed))
+
+
+def output(connection: Connection, job_id: str) -> bytes | None:
+    """The last lines of a job's container, sealed, if any were kept."""
+    query = "SELECT lines FROM output WHERE job_id = ?"
+    found: bytes | None = connection.execute(query, (_key(job_id),)).get
+    return found
 
 
 # -- idempotency keys ------------------------------------------------------------------------------

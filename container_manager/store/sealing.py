@@ -2,7 +2,8 @@
 
 ChaCha20-Poly1305 (RFC 8439) under a key from the data directory, each value bound to its job, so
 that what was sealed for one job does not open for another. Fingerprints are keyed as well: without
-the key nobody can test a guess against one.
+the key nobody can test a guess against one. What containers write, which may repeat what they were
+given, is sealed as well, and so are credentials, each with a key of their own.
 """
 
 from __future__ import annotations
@@ -22,23 +23,24 @@ _NONCE_LENGTH = 12
 
 
 class SealBroken(Exception):
-    """The environment does not open with this node's key: the key file was replaced."""
+    """What was sealed does not open with this node's key: the key file was replaced."""
 
 
 class Seal:
-    """Seals and opens environments, and takes fingerprints of what callers sent."""
+    """Seals and opens what is secret; takes fingerprints of what callers sent."""
 
     def __init__(self, key: bytes) -> None:
         """Derive one key for each use from the 32 bytes of the key file."""
         self._cipher = ChaCha20Poly1305(_derived(key, b"environment"))
+        self._output_cipher = ChaCha20Poly1305(_derived(key, b"output"))
+        self._credentials_cipher = ChaCha20Poly1305(_derived(key, b"credentials"))
         self._fingerprint_key = _derived(key, b"fingerprint")
 
     def close(self, env: dict[str, str], job_id: str) -> bytes | None:
         """Seal an environment for one job; None where there is nothing to seal."""
         if not env:
             return None
-        nonce = os.urandom(_NONCE_LENGTH)
-        return nonce + self._cipher.encrypt(nonce, orjson.dumps(env), job_id.encode())
+        return _encrypted(self._cipher, orjson.dumps(env), job_id.encode())
 
     def open(self, sealed: bytes | None, job_id: str) -> dict[str, str]:
         """The environment that was sealed for this job.
@@ -48,17 +50,51 @@ class Seal:
         """
         if sealed is None:
             return {}
-        nonce, ciphertext = sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:]
-        try:
-            plain = self._cipher.decrypt(nonce, ciphertext, job_id.encode())
-        except InvalidTag as error:
-            raise SealBroken("the environment does not open with this node's key") from error
+        plain = _decrypted(self._cipher, sealed, job_id.encode(), "the environment")
         env: dict[str, str] = orjson.loads(plain)
         return env
+
+    def close_output(self, lines: list[str], job_id: str) -> bytes:
+        """Seal the last lines of a job's container: programs print what they were given."""
+        return _encrypted(self._output_cipher, orjson.dumps(lines), job_id.encode())
+
+    def open_output(self, sealed: bytes, job_id: str) -> list[str]:
+        """The lines that were sealed for this job.
+
+        Raises:
+            SealBroken: as `open`.
+        """
+        plain = _decrypted(self._output_cipher, sealed, job_id.encode(), "the output")
+        lines: list[str] = orjson.loads(plain)
+        return lines
+
+    def close_credentials(self, content: bytes) -> bytes:
+        """Seal the node's credentials, all together."""
+        return _encrypted(self._credentials_cipher, content, None)
+
+    def open_credentials(self, sealed: bytes) -> bytes:
+        """The credentials that were sealed with this key.
+
+        Raises:
+            SealBroken: they were sealed with another key, or are not whole.
+        """
+        return _decrypted(self._credentials_cipher, sealed, None, "what was kept")
 
     def fingerprint(self, content: bytes) -> bytes:
         """32 bytes that tell whether two contents are the same, and nothing else about them."""
         return hmac.digest(self._fingerprint_key, content, hashlib.sha256)
+
+
+def _encrypted(cipher: ChaCha20Poly1305, plain: bytes, bound_to: bytes | None) -> bytes:
+    nonce = os.urandom(_NONCE_LENGTH)
+    return nonce + cipher.encrypt(nonce, plain, bound_to)
+
+
+def _decrypted(cipher: ChaCha20Poly1305, sealed: bytes, bound_to: bytes | None, what: str) -> bytes:
+    try:
+        return cipher.decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], bound_to)
+    except (InvalidTag, ValueError) as error:  # a ValueError where there is not even a nonce
+        raise SealBroken(f"{what} does not open with this node's key") from error
 
 
 def _derived(key: bytes, use: bytes) -> bytes:

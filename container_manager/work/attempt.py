@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from container_manager.engine.docker import Engine, Inspected
-from container_manager.engine.document import container_document
+from container_manager.engine.document import container_document, further_networks
 from container_manager.engine.errors import (
     ContainerMissing,
     EngineRefused,
@@ -21,12 +21,15 @@ from container_manager.engine.errors import (
     ImageMissing,
     NameTaken,
 )
+from container_manager.engine.pulls import Pulls
 from container_manager.job import REMOVED, Container, Job, Phase
 from container_manager.spec import LABEL_PREFIX
 from container_manager.store.sealing import Seal, SealBroken
 from container_manager.work.judgement import Kind, judge
 from container_manager.work.ledger import Ledger
 from container_manager.work.outcomes import Outcomes
+from container_manager.work.queue import JobQueue
+from container_manager.work.slots import Slot
 
 T = TypeVar("T")
 
@@ -42,7 +45,9 @@ class Deployer:
     """What an attempt works with."""
 
     ledger: Ledger
+    queue: JobQueue
     engine: Engine
+    pulls: Pulls
     outcomes: Outcomes
     seal: Seal
     home: str
@@ -51,12 +56,13 @@ class Deployer:
     """Seconds that a service has to keep running before it counts as up."""
 
     async def attempt(
-        self, job: Job, cancel: asyncio.Event, *, resumed: bool, after_outage: bool
+        self, job: Job, slot: Slot, cancel: asyncio.Event, *, resumed: bool, after_outage: bool
     ) -> Job:
         """Carry the job's current attempt as far as a worker has to; gives the job as it is then.
 
         Args:
             job: a running job.
+            slot: the right to deploy now.
             cancel: set when the job's cancelling is asked for.
             resumed: whether the attempt was begun before, so that it may have left a container.
             after_outage: whether it was the engine's end that cut it short.
@@ -80,17 +86,21 @@ class Deployer:
                 # It may have run, and must not run again: whoever removed it knows.
                 container = job.container.removed(self.ledger.now())
             if container is None:
-                container = await self._create(job, cancel)
+                container = await self._create(job, slot, cancel)
             if container.started_at is None and container.state != REMOVED:
                 if cancel.is_set():
                     return await self.outcomes.cancel(job, container)
                 container = await self._start(job, container)
+                slot.finish()
         except Cancelled:
             return await self.outcomes.cancel(job, container)
         except (EngineRefused, EngineRejected, ContainerMissing, SealBroken) as error:
-            heals = isinstance(error, EngineRefused | ContainerMissing)
             return await self.outcomes.attempt_failed(
-                job, str(error), await self._leftover(job, container), heals=heals
+                job,
+                str(error),
+                await self._leftover(job, container),
+                heals=isinstance(error, EngineRefused | ContainerMissing),
+                pause=error.retry_after if isinstance(error, EngineRefused) else 0.0,
             )
         return await self._after_start(job, container, after_outage=after_outage)
 
@@ -127,22 +137,25 @@ class Deployer:
         except ContainerMissing:
             return container.removed(self.ledger.now())
 
-    async def _create(self, job: Job, cancel: asyncio.Event) -> Container:
+    async def _create(self, job: Job, slot: Slot, cancel: asyncio.Event) -> Container:
         spec = job.spec
         env = self.seal.open(job.sealed_env, job.id)
         document = container_document(spec, env, job.labels(home=self.home))
-        if spec.pull == "always":
-            await self._pull(job, cancel)
+        pulled = spec.pull == "always" or (
+            spec.pull == "missing" and self.pulls.progress(spec) is not None
+        )
+        if pulled:
+            await self._pull(job, slot, cancel)
         name = job.container_name
-        pulled = spec.pull == "always"
         for _ in range(_NAME_TRIES):
+            slot.begin()
             try:
-                id_ = await self.engine.create(document, name)
+                id_ = await self.engine.create(document, name, spec.platform)
                 return Container(id=id_, name=name, state="created", seen_at=self.ledger.now())
             except ImageMissing:
                 if pulled or spec.pull == "never":
                     raise
-                await self._pull(job, cancel)
+                await self._pull(job, slot, cancel)
                 pulled = True
             except NameTaken as taken:
                 if (ours := await self._yield_name(job, name, taken)) is not None:
@@ -163,17 +176,20 @@ class Deployer:
             return None
         return holder  # of a later attempt, where the store is an older copy of itself
 
-    async def _pull(self, job: Job, cancel: asyncio.Event) -> None:
+    async def _pull(self, job: Job, slot: Slot, cancel: asyncio.Event) -> None:
+        """Wait for the image, without the slot: others can deploy meanwhile what is at hand."""
         now = self.ledger.now
         await self.ledger.change(job.id, lambda j: j.entered(Phase.PULLING, now()))
         limit = job.spec.deploy_timeout
-        try:
-            async with asyncio.timeout(job.deploy_seconds_left(now())):
-                await _unless(cancel, self.engine.pull(job.spec.image))
-        except TimeoutError as error:
-            raise EngineRefused(
-                f"the image was not pulled within the deploy_timeout of {limit:g} s"
-            ) from error
+        with self.queue.outside():
+            async with slot.left():
+                try:
+                    async with asyncio.timeout(job.deploy_seconds_left(now())):
+                        await _unless(cancel, self.pulls.pull(job.spec))
+                except TimeoutError as error:
+                    raise EngineRefused(
+                        f"the image was not pulled within the deploy_timeout of {limit:g} s"
+                    ) from error
         await self.ledger.change(job.id, lambda j: j.entered(Phase.CREATING, now()))
 
     async def _start(self, job: Job, container: Container) -> Container:
@@ -183,6 +199,8 @@ class Deployer:
             job.id, lambda j: j.entered(Phase.STARTING, self.ledger.now(), container)
         )
         try:
+            for network, endpoint in further_networks(job.spec):
+                await self.engine.connect_network(container.id, network, endpoint)
             await self.engine.start(container.id)
         finally:
             await noted

@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import random
-import signal
-from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
 
 from container_manager.job import REMOVED, Container, Job
 from container_manager.spec import Retry
 
-ENDED_STATES = frozenset({"exited", "dead"})
-_SIGNALLED = 128  # a shell's convention, and the engine's: 128 + the signal's number
+MAX_RESTARTS = 5
+"""Restarts by the engine's own restart policy that a service may need until it is up."""
 
 
 class Kind(Enum):
@@ -54,7 +52,7 @@ def judge(
     Args:
         job: the job, as the store has it.
         container: what the engine says now; state `removed` when it knows the container no more.
-        settled: whether the settle time has passed since the start.
+        settled: whether the settle time has passed since the newest start.
         overdue: whether the attempt has used up its `deploy_timeout`.
         after_outage: whether the engine was away since the last look, so that a container which
             has ended meanwhile has probably ended with the engine.
@@ -72,7 +70,7 @@ def _judge_batch(job: Job, container: Container) -> Verdict:
     )
     if container.state == REMOVED:
         return Verdict(Kind.FAILED, timed_out) if timed_out else Verdict(Kind.LOST)
-    if container.state not in ENDED_STATES:
+    if not container.ended:
         return WAIT
     if timed_out:
         return Verdict(Kind.FAILED, timed_out)
@@ -87,7 +85,7 @@ def _judge_service(
 ) -> Verdict:
     if container.state == REMOVED:
         return Verdict(Kind.ATTEMPT_FAILED, "the container was removed while it was verified")
-    if container.state in ENDED_STATES:
+    if container.ended:
         if after_outage:
             return Verdict(Kind.ATTEMPT_FAILED, "the container ended with the engine", counts=False)
         hint = '; for a command that ends by itself use "type": "batch"'
@@ -97,10 +95,15 @@ def _judge_service(
             + (hint if container.exit_code == 0 else ""),
         )
     if container.health == "unhealthy":
-        return Verdict(Kind.ATTEMPT_FAILED, "the container is unhealthy")
+        said = f": {container.health_output}" if container.health_output else ""
+        return Verdict(Kind.ATTEMPT_FAILED, f"the container is unhealthy{said}")
     up = container.state == "running" and settled and container.health in (None, "healthy")
     if up:
         return Verdict(Kind.COMPLETE)
+    if container.restarts >= MAX_RESTARTS:
+        last = "" if container.exit_code is None else f"; it last {exit_words(container)}"
+        words = f"the container keeps ending: restarted {container.restarts} times{last}"
+        return Verdict(Kind.ATTEMPT_FAILED, words)
     if overdue:
         return Verdict(Kind.ATTEMPT_FAILED, "the container was not up within deploy_timeout")
     return WAIT
@@ -109,10 +112,7 @@ def _judge_service(
 def exit_words(container: Container) -> str:
     """How a container has ended, in words: "exited with code 137 (SIGKILL, out of memory)"."""
     code = container.exit_code or 0
-    notes = []
-    if code > _SIGNALLED:
-        with suppress(ValueError):  # an exit code of the program's own that means no signal
-            notes.append(signal.Signals(code - _SIGNALLED).name)
+    notes = [] if container.signal is None else [container.signal]
     if container.oom_killed:
         notes.append("out of memory")
     if container.error:

@@ -17,12 +17,12 @@ from uuid import UUID
 
 import orjson
 
-from container_manager.errors import Conflict, JobNotFound
+from container_manager.errors import ApplicationError, Conflict, JobNotFound
 from container_manager.job import Job, Status
 from container_manager.spec import Spec
 from container_manager.store import jobs
 from container_manager.store.database import Connection, Database
-from container_manager.store.sealing import Seal
+from container_manager.store.sealing import Seal, SealBroken
 from container_manager.work.ids import JobIds
 from container_manager.work.queue import JobQueue
 
@@ -63,6 +63,8 @@ class Ledger:
         """Jobs made since the start."""
         self.outcomes: Counter[Status] = Counter()
         """Jobs that have come to each final status since the start."""
+        self.when_removal_due: Callable[[], None] | None = None
+        """Called when a job's container has come to have a time at which it is to be removed."""
 
     # -- making and changing -------------------------------------------------------------------
 
@@ -103,11 +105,14 @@ class Ledger:
 
         return await self._database.write(insert_once, then)
 
-    def change(self, job_id: str, step: Step) -> asyncio.Future[Job]:
+    def change(
+        self, job_id: str, step: Step, output: list[str] | None = None
+    ) -> asyncio.Future[Job]:
         """Apply `step` to the job; awaiting gives the job as it is then, once that is on disk.
 
-        A step that returns the job it was given changes nothing. The write happens also when the
-        one who awaits it is cancelled.
+        A step that returns the job it was given changes nothing; else `output` is kept as the last
+        lines that its container has written, if it is given. The write happens also when the one
+        who awaits it is cancelled.
 
         Raises (when awaited):
             JobNotFound: there is none of this id.
@@ -117,6 +122,7 @@ class Ledger:
         moved = False
         if (canonical := _canonical(job_id)) is None:
             raise JobNotFound
+        sealed = None if output is None else self._seal.close_output(output, canonical)
 
         def apply(connection: Connection) -> Job:
             nonlocal moved
@@ -125,12 +131,16 @@ class Ledger:
             after = step(before)
             if after is not before:
                 jobs.update(connection, after)
+                if sealed is not None:
+                    jobs.set_output(connection, canonical, sealed)
             moved = after.status is not before.status
             return after
 
         def then(job: Job, error: BaseException | None) -> None:
             if error is None and moved:
                 self._tell(job)
+            if error is None and job.removal_due is not None and self.when_removal_due:
+                self.when_removal_due()
 
         return self._database.write(apply, then)
 
@@ -173,6 +183,14 @@ class Ledger:
             raise JobNotFound
         return job
 
+    def output(self, job: Job) -> list[str] | None:
+        """The last lines that a job's container has written; None where none were kept."""
+        sealed = self._database.read(lambda connection: jobs.output(connection, job.id))
+        try:
+            return None if sealed is None else self._seal.open_output(sealed, job.id)
+        except SealBroken:
+            return None
+
     async def page(self, wanted: jobs.Filter, limit: int, cursor: str | None) -> jobs.Page:
         """A part of a listing, newest first."""
         return await self._database.scan(
@@ -182,6 +200,26 @@ class Ledger:
     async def followed_ids(self) -> list[str]:
         """The ids of all jobs whose containers have to be watched."""
         return await self._database.scan(jobs.followed_ids)
+
+    async def due_removals(self, limit: int) -> list[Job]:
+        """Jobs whose ended containers are to be removed by now."""
+        now = self.now()
+        return await self._database.scan(lambda c: jobs.due_removals(c, now, limit))
+
+    async def seconds_to_next_removal(self) -> float | None:
+        """Seconds until a container is to be removed that is not due yet; None if there is none."""
+        now = self.now()
+        due = await self._database.scan(lambda c: jobs.next_removal(c, now))
+        return None if due is None else (due - now) / 1e6
+
+    async def forget(self, *, age: float, most: int, limit: int) -> int:
+        """Drop jobs that are done with: older than `age` seconds, or beyond the newest `most`.
+
+        At most `limit` of them; gives how many there were.
+        """
+        before = self.now() - int(age * 1e6)
+        keys = await self._database.scan(lambda c: jobs.outdated(c, before, most, limit))
+        return await self._database.write(lambda c: jobs.forget(c, keys)) if keys else 0
 
     def enqueue_waiting(self) -> None:
         """Queue every job that needs a worker, as at a start."""
@@ -225,7 +263,10 @@ class Ledger:
         for job_id, futures in self._waiters.items():
             for future in futures:
                 if not future.done():
-                    future.set_result(self.get(job_id))
+                    try:
+                        future.set_result(self.get(job_id))
+                    except ApplicationError as error:  # the store cannot be read
+                        future.set_exception(error)
 
     # -- after a commit ------------------------------------------------------------------------
 

@@ -14,10 +14,10 @@ import random
 
 import structlog
 
-from container_manager.engine.docker import Engine
+from container_manager.engine.docker import STOP_GRACE, Engine
 from container_manager.engine.errors import ContainerMissing, EngineRefused, EngineRejected
-from container_manager.job import Container, Job, Status
-from container_manager.work.judgement import ENDED_STATES, Kind, Verdict, retry_delay
+from container_manager.job import REMOVED, Container, Job, Status
+from container_manager.work.judgement import Kind, Verdict, retry_delay
 from container_manager.work.ledger import Ledger, Step
 
 log = structlog.get_logger()
@@ -48,7 +48,8 @@ class Outcomes:
                 step = lambda j: j.failed(verdict.reason, container, now())  # noqa: E731
             case Kind.LOST:
                 step = lambda j: j.lost(container, now())  # noqa: E731
-        return await self._conclude(job, step)
+        output = await self._output(container) if container.ended else None
+        return await self._conclude(job, step, output)
 
     async def observe(self, job: Job, container: Container) -> Job:
         """Note what the engine says of a job's container, where that is new."""
@@ -60,7 +61,12 @@ class Outcomes:
             return current.observed(container, self._ledger.now())
 
         # Most looks find what is known already, and need no write to learn it.
-        return job if step(job) is job else await self._ledger.change(job.id, step)
+        if step(job) is job:
+            return job
+        known = job.container
+        ended = container.ended and not (known is not None and known.ended)
+        output = await self._output(container) if ended else None
+        return await self._ledger.change(job.id, step, output)
 
     async def attempt_failed(
         self,
@@ -70,6 +76,7 @@ class Outcomes:
         *,
         heals: bool,
         counts: bool = True,
+        pause: float = 0.0,
     ) -> Job:
         """Clean up after an attempt, and have the job tried again where that may help.
 
@@ -79,10 +86,10 @@ class Outcomes:
             container: what the attempt has made, if anything.
             heals: whether trying again may help at all.
             counts: whether the attempt counts against `retry.max_attempts`.
+            pause: seconds before which trying again is of no use.
         """
-        ended_batch = (
-            job.spec.type == "batch" and container is not None and container.state in ENDED_STATES
-        )
+        output = await self._output(container)
+        ended_batch = job.spec.type == "batch" and container is not None and container.ended
         if container is not None and not ended_batch:
             container = await self._remove(container)
 
@@ -91,10 +98,11 @@ class Outcomes:
             failures = current.failures + counts
             if not heals or failures >= retry.max_attempts:
                 return current.failed(reason, container, now)
-            due_at = now + int(retry_delay(retry, max(failures, 1), self._rng) * 1e6)
+            delay = max(retry_delay(retry, max(failures, 1), self._rng), pause)
+            due_at = now + int(delay * 1e6)
             return current.retrying(reason, container, now, due_at, counts=counts)
 
-        return await self._conclude(job, step)
+        return await self._conclude(job, step, output)
 
     async def cancel(self, job: Job, container: Container | None) -> Job:
         """End what runs for a job whose cancelling was asked for, and say so.
@@ -102,18 +110,21 @@ class Outcomes:
         A batch container that has been running is stopped and kept, with its exit code and its
         logs; everything else is removed.
         """
-        if container is not None:
-            if job.spec.type == "batch" and container.started_at is not None:
-                container = await self._stop(container)
-            else:
-                container = await self._remove(container)
+        kept = (
+            job.spec.type == "batch" and container is not None and container.started_at is not None
+        )
+        if container is not None and kept:
+            container = await self._stop(job, container)
+        output = await self._output(container)
+        if container is not None and not kept:
+            container = await self._remove(container)
 
         def step(current: Job) -> Job:
             if not current.cancel_requested or current.status is not Status.RUNNING:
                 return current
             return current.cancelled(container, self._ledger.now())
 
-        return self._logged(await self._ledger.change(job.id, step))
+        return self._logged(await self._ledger.change(job.id, step, output))
 
     async def time_out(self, job: Job) -> None:
         """Stop the container of a batch job that has run past its `run_timeout`.
@@ -122,14 +133,14 @@ class Outcomes:
         """
         job = await self._conclude(job, lambda j: j.timing_out(self._ledger.now()))
         if job.timed_out and job.container is not None:
-            await self._stop(job.container)
+            await self._stop(job, job.container)
 
-    async def _conclude(self, job: Job, step: Step) -> Job:
+    async def _conclude(self, job: Job, step: Step, output: list[str] | None = None) -> Job:
         def guarded(current: Job) -> Job:
             same = current.status is Status.RUNNING and current.attempts == job.attempts
             return step(current) if same and not current.cancel_requested else current
 
-        return self._logged(await self._ledger.change(job.id, guarded))
+        return self._logged(await self._ledger.change(job.id, guarded, output))
 
     def _logged(self, job: Job) -> Job:
         if job.status is not Status.RUNNING:
@@ -146,9 +157,20 @@ class Outcomes:
             return container
         return container.removed(self._ledger.now())
 
-    async def _stop(self, container: Container) -> Container:
+    async def _output(self, container: Container | None) -> list[str] | None:
+        """The last lines that a container which has been running has written."""
+        if container is None or container.started_at is None or container.state == REMOVED:
+            return None
         try:
-            await self._engine.stop(container.id)
+            return await self._engine.last_output(container.id)
+        except (EngineRefused, EngineRejected, ContainerMissing) as error:
+            # Gone meanwhile, or its log driver keeps nothing: that is no reason to hold up a job.
+            log.debug("no output kept", container=container.id, reason=str(error))
+            return None
+
+    async def _stop(self, job: Job, container: Container) -> Container:
+        try:
+            await self._engine.stop(container.id, job.spec.stop_timeout or STOP_GRACE)
             return (await self._engine.inspect(container.id)).container
         except ContainerMissing:
             return container.removed(self._ledger.now())

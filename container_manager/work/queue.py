@@ -1,13 +1,15 @@
-"""The queue: which jobs wait for a worker, in the order of their coming, and how many there may be.
+"""The queue: which jobs wait for their turn, in the order of their coming, and how many may.
 
-Only ids are held: the jobs themselves are in the store, and a worker reads one when its turn
-comes. Everything here can be made anew from the store at any time.
+Only ids are held: the jobs themselves are in the store, and are read when their turn comes.
+Everything here can be made anew from the store at any time.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, deque
+from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 from container_manager.errors import QueueFull
 
@@ -16,7 +18,7 @@ _LONGEST_WAIT = 600.0
 
 
 class JobQueue:
-    """Ids of jobs that are not yet deployed. Used in one event loop."""
+    """Ids of jobs that are not yet deployed. Used in one event loop, with one taker."""
 
     def __init__(self, size: int) -> None:
         """Let `size` jobs wait; those that come back for another attempt are always let in."""
@@ -25,13 +27,14 @@ class JobQueue:
         # A waiting job's timer while it is not due, else None.
         self._waiting: dict[str, asyncio.TimerHandle | None] = {}
         self._ready: OrderedDict[str, None] = OrderedDict()
-        self._takers: deque[asyncio.Future[None]] = deque()
+        self._something_ready = asyncio.Event()
+        self._outside = 0
         self._pace = _FIRST_GUESS
         self._last_taken: float | None = None
 
     def __len__(self) -> int:
-        """How many jobs wait, those not yet due included."""
-        return len(self._waiting)
+        """How many jobs wait: not yet due, for their turn, or for their image."""
+        return len(self._waiting) + self._outside
 
     def admit(self, job_id: str) -> None:
         """Hold a place for a job that is being written.
@@ -48,11 +51,11 @@ class JobQueue:
         Raises:
             QueueFull: it may not.
         """
-        if len(self._waiting) >= self.size:
+        if len(self) >= self.size:
             raise QueueFull(self.size, self.expected_wait())
 
     def add(self, job_id: str, delay: float = 0.0) -> None:
-        """Let a job wait for a worker, from `delay` seconds from now."""
+        """Let a job wait for its turn, from `delay` seconds from now."""
         self._drop_timer(job_id)
         if delay > 0:
             self._ready.pop(job_id, None)
@@ -60,7 +63,7 @@ class JobQueue:
             return
         self._waiting[job_id] = None
         self._ready[job_id] = None
-        self._wake_one()
+        self._something_ready.set()
 
     def discard(self, job_id: str) -> None:
         """Let a job wait no longer, if it does."""
@@ -68,34 +71,33 @@ class JobQueue:
         self._waiting.pop(job_id, None)
         self._ready.pop(job_id, None)
 
-    async def take(self) -> str:
-        """Wait for the next job that is due, and take it out."""
-        while True:
-            if self._ready:
-                job_id, _ = self._ready.popitem(last=False)
-                del self._waiting[job_id]
-                self._note_pace()
-                return job_id
-            taker = self._loop.create_future()
-            self._takers.append(taker)
-            try:
-                await taker
-            except asyncio.CancelledError:
-                # The wake-up that this one does not use any more belongs to another.
-                if taker.done() and not taker.cancelled():
-                    self._wake_one()
-                raise
+    async def ready(self) -> None:
+        """Wait until it is a job's turn."""
+        while not self._ready:
+            self._something_ready.clear()
+            await self._something_ready.wait()
+
+    def take(self) -> str | None:
+        """Take out the job whose turn it is, if there is one."""
+        if not self._ready:
+            return None
+        job_id, _ = self._ready.popitem(last=False)
+        del self._waiting[job_id]
+        self._note_pace()
+        return job_id
+
+    @contextmanager
+    def outside(self) -> Iterator[None]:
+        """Count one as waiting that was taken out and cannot go on, as long as the block lasts."""
+        self._outside += 1
+        try:
+            yield
+        finally:
+            self._outside -= 1
 
     def expected_wait(self) -> float:
         """Seconds until a place is likely to be free."""
         return min(max(self._pace, 1.0), _LONGEST_WAIT)
-
-    def _wake_one(self) -> None:
-        while self._takers:
-            taker = self._takers.popleft()
-            if not taker.done():
-                taker.set_result(None)
-                return
 
     def _drop_timer(self, job_id: str) -> None:
         if (timer := self._waiting.get(job_id)) is not None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from functools import partial
 
 import structlog
@@ -21,6 +20,7 @@ from container_manager.errors import ApplicationError
 from container_manager.job import Job, Status
 from container_manager.store.directory import DataDirectory
 from container_manager.work.active import ActiveJobs
+from container_manager.work.deadlines import Deadlines
 from container_manager.work.judgement import judge
 from container_manager.work.ledger import Ledger
 from container_manager.work.outcomes import Outcomes
@@ -37,16 +37,6 @@ BREATH = 50
 _TELLING_NOTHING = ("attach", "create", "exec_", "resize", "top")
 
 log = structlog.get_logger()
-
-
-@dataclass(slots=True)
-class Deadlines:
-    """Moments of the event loop's clock at which something is decided about a running job."""
-
-    settled: float
-    overdue: float
-    timed_out: float
-    timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
 
 class Tracker:
@@ -80,12 +70,11 @@ class Tracker:
         self._active = active
         self._node = node
         self._directory = directory
-        self._settle = settle
         self._loop = asyncio.get_running_loop()
         self._due: dict[str, bool] = {}
         self._something_due = asyncio.Event()
         self._looking: set[str] = set()
-        self._deadlines: dict[str, Deadlines] = {}
+        self._deadlines = Deadlines(self.touch, ledger.now, settle)
         self._ending: dict[str, asyncio.Task[None]] = {}
         self._was_connected = False
         active.when_released = self.touch
@@ -127,7 +116,7 @@ class Tracker:
     def follow(self, job: Job) -> None:
         """Follow a job whose container was just started, until it is up, ended or overdue."""
         if job.status is Status.RUNNING:
-            self._set_deadlines(job)
+            self._deadlines.set(job)
             if job.cancel_requested:
                 self.touch(job.id)
 
@@ -261,7 +250,7 @@ class Tracker:
         if job.status is not Status.RUNNING:
             await self._outcomes.observe(job, container)
             return
-        deadlines = self._deadlines.get(job_id) or self._set_deadlines(job)
+        deadlines = self._deadlines.of(job, container)
         now = self._loop.time()
         if job.cancel_requested:
             self._end(job)
@@ -275,41 +264,9 @@ class Tracker:
         )
         job = await self._outcomes.apply(job, verdict, container)
         if job.status is not Status.RUNNING:
-            self._forget(job_id)
+            self._deadlines.forget(job_id)
         elif job.cancel_requested or (now >= deadlines.timed_out and container.live):
             self._end(job)
-
-    # -- deadlines -----------------------------------------------------------------------------
-
-    def _set_deadlines(self, job: Job) -> Deadlines:
-        """Set the moments at which something is decided about a job though nothing happens.
-
-        The settle time counts from now: at a new start of this process a container proves itself
-        once more. The others count from what this process may not have seen: the attempt's begin
-        and the container's start.
-        """
-        now, never = self._loop.time(), float("inf")
-        if job.spec.type == "service":
-            left = job.deploy_seconds_left(self._ledger.now())
-            deadlines = Deadlines(now + self._settle, now + left, never)
-        else:
-            left = job.spec.run_timeout or never
-            if job.container is not None and job.container.started_at is not None:
-                ran = (self._ledger.now() - job.container.started_at) / 1e6
-                # Whatever the clocks say, it is neither more than all of it nor less than nothing.
-                left = min(max(left - ran, 0.0), left)
-            deadlines = Deadlines(never, never, now + left)
-        self._forget(job.id)
-        self._deadlines[job.id] = deadlines
-        for moment in (deadlines.settled, deadlines.overdue, deadlines.timed_out):
-            if moment != never:
-                deadlines.timers.append(self._loop.call_at(moment, self.touch, job.id))
-        return deadlines
-
-    def _forget(self, job_id: str) -> None:
-        if (deadlines := self._deadlines.pop(job_id, None)) is not None:
-            for timer in deadlines.timers:
-                timer.cancel()
 
     # -- ending --------------------------------------------------------------------------------
 
@@ -324,7 +281,7 @@ class Tracker:
             if job.cancel_requested:
                 ended = await self._outcomes.cancel(job, job.container)
                 if ended.status is not Status.RUNNING:
-                    self._forget(job.id)
+                    self._deadlines.forget(job.id)
             else:
                 await self._outcomes.time_out(job)
             self.touch(job.id)

@@ -1,4 +1,4 @@
-"""The workers: so many deployments at a time, each taken from the queue and carried through."""
+"""The workers: each job whose turn it is gets a slot, and is carried through in its own task."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from container_manager.job import Job, Status
 from container_manager.work.active import ActiveJobs
 from container_manager.work.attempt import Deployer
 from container_manager.work.queue import JobQueue
+from container_manager.work.slots import Slot, Slots
 from container_manager.work.tracker import Tracker
 
 FIRST_PAUSE = 0.2
@@ -24,82 +25,91 @@ log = structlog.get_logger()
 
 
 class Workers:
-    """A bounded pool of workers. A job is in the hands of one of them at most."""
+    """Deploys what waits. A job is in the hands of one worker at most."""
 
     def __init__(
-        self, deployer: Deployer, queue: JobQueue, tracker: Tracker, active: ActiveJobs, count: int
+        self,
+        deployer: Deployer,
+        queue: JobQueue,
+        slots: Slots,
+        tracker: Tracker,
+        active: ActiveJobs,
     ) -> None:
-        """Have `count` workers deploy what is in `queue`, and `tracker` follow what they made."""
+        """Have what is in `queue` deployed, `slots` at a time, and `tracker` follow it."""
         self._deployer = deployer
         self._queue = queue
+        self._slots = slots
         self._tracker = tracker
         self._active = active
-        self._count = count
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: dict[asyncio.Task[None], Slot] = {}
         self._closing = False
         self.deployments = 0
         """Attempts carried out since the start."""
         self.deployment_seconds = 0.0
         """The time they took together."""
 
-    @property
-    def count(self) -> int:
-        """How many deploy at a time."""
-        return self._count
-
     async def run(self) -> None:
         """Work until `drain` is called."""
+        engine = self._deployer.engine
         async with asyncio.TaskGroup() as group:
-            for number in range(self._count):
-                task = group.create_task(self._work(), name=f"worker-{number}")
-                self._tasks.add(task)
+            while True:
+                await engine.available()
+                await self._queue.ready()
+                slot = await self._slots.take()
+                if self._closing:
+                    return
+                if engine.unavailable or (job_id := self._queue.take()) is None:
+                    slot.free()  # things have changed while there was none
+                    continue
+                task = group.create_task(self._work(job_id, slot), name=f"worker-{job_id}")
+                self._tasks[task] = slot
+                task.add_done_callback(self._tasks.pop)
 
     async def drain(self, grace: float) -> None:
         """Take no more jobs, and let those in hand finish for up to `grace` seconds.
 
-        What is unfinished then stays as it is on disk and goes on at the next start.
+        What is unfinished then stays as it is on disk and goes on at the next start. So does at
+        once what waits for an image.
         """
         self._closing = True
+        for task, slot in self._tasks.items():
+            if not slot.held:
+                task.cancel()
         deadline = asyncio.get_running_loop().time() + grace
-        while self._active and (left := deadline - asyncio.get_running_loop().time()) > 0:
-            await self._active.changed(left)
+        while self._tasks and (left := deadline - asyncio.get_running_loop().time()) > 0:
+            await asyncio.wait(self._tasks, timeout=left)
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
 
-    async def _work(self) -> None:
-        engine = self._deployer.engine
-        while True:
-            await engine.available()
-            job_id = await self._queue.take()
-            if self._closing:
-                return
-            if job_id in self._active:
-                # Due again before its last holder has let go of it.
-                self._queue.add(job_id, FIRST_PAUSE)
-                continue
+    async def _work(self, job_id: str, slot: Slot) -> None:
+        if job_id in self._active:
+            # Due again before its last holder has let go of it.
+            slot.free()
+            self._queue.add(job_id, FIRST_PAUSE)
+            return
+        begun = time.monotonic()
+        try:
             with self._active.hold(job_id) as cancel:
-                begun = time.monotonic()
-                try:
-                    job = await self._deploy(job_id, cancel)
-                except (Conflict, JobNotFound):
-                    continue  # cancelled, or otherwise done with, while it waited
-                except StorageUnavailable as error:
-                    log.error("job store not writable", job_id=job_id, reason=error.message)
-                    self._queue.add(job_id, STORAGE_PAUSE)
-                    continue
-                except Exception:
-                    # A defect of this program must not end a worker, nor be tried for ever.
-                    log.exception("deployment broke", job_id=job_id)
-                    await self._give_up(job_id)
-                    continue
-                finally:
-                    self.deployments += 1
-                    self.deployment_seconds += time.monotonic() - begun
+                job = await self._deploy(job_id, slot, cancel)
+        except (Conflict, JobNotFound):
+            return  # cancelled, or otherwise done with, while it waited
+        except StorageUnavailable as error:
+            log.error("job store not writable", job_id=job_id, reason=error.message)
+            self._queue.add(job_id, STORAGE_PAUSE)
+        except Exception:
+            # A defect of this program must not end the others, nor be tried for ever.
+            log.exception("deployment broke", job_id=job_id)
+            await self._give_up(job_id)
+        else:
             # After the hold: the tracker leaves alone what is in a worker's hands.
             self._tracker.follow(job)
+        finally:
+            slot.free()
+            self.deployments += 1
+            self.deployment_seconds += time.monotonic() - begun
 
-    async def _deploy(self, job_id: str, cancel: asyncio.Event) -> Job:
+    async def _deploy(self, job_id: str, slot: Slot, cancel: asyncio.Event) -> Job:
         deployer = self._deployer
         ledger = deployer.ledger
         resumed = ledger.get(job_id).status is Status.RUNNING
@@ -109,7 +119,7 @@ class Workers:
         while True:
             try:
                 job = await deployer.attempt(
-                    job, cancel, resumed=resumed, after_outage=after_outage
+                    job, slot, cancel, resumed=resumed, after_outage=after_outage
                 )
                 if job.status is not Status.RUNNING or job.followed:
                     return job
@@ -125,6 +135,7 @@ class Workers:
             await asyncio.sleep(pause)
             pause = min(pause * 2, LONGEST_PAUSE)
             await deployer.engine.available()
+            await slot.take_again()
             resumed = after_outage = True
             job = ledger.get(job_id)
 

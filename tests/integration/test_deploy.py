@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import io
 import tarfile
@@ -15,6 +16,7 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.conftest import MakeDaemon
+    from tests.support.engine import Engine
 
 LABEL = "io.container-manager.job"
 # A container's first process is deaf to its own signals; its child is not.
@@ -186,7 +188,7 @@ async def test_name_of_a_stranger_fails_at_once(
         node = await daemon()
         job = await node.wait(await node.create(image, name="cm-test-stranger"))
         assert (job["status"], job["attempts"]) == ("failed", 1)
-        assert "is already in use by container" in job["reason"]
+        assert 'cm-test-stranger" is already in use by ' in job["reason"]
         assert (await stranger.show())["State"]["Status"] == "created"
     finally:
         await stranger.delete(force=True)
@@ -197,7 +199,7 @@ async def test_missing_image_is_pulled_once_it_can_be(
 ) -> None:
     name = f"{registry}/pulled"
     await docker.images.tag(image, name, tag="v1")
-    await docker.images.push(name, tag="v1")
+    await docker.images.push(name, tag="v1", auth={})
     await docker.images.delete(f"{name}:v1")
     node = await daemon("--settle", "0")
     try:
@@ -218,14 +220,15 @@ async def test_image_that_is_in_no_registry_fails_at_once(
     node = await daemon()
     job = await node.wait(await node.create(f"{registry}/nobody/made:this"))
     assert (job["status"], job["attempts"]) == ("failed", 1)
-    assert "not found" in job["reason"]
+    assert "manifest" in job["reason"]
+    assert "not found" in job["reason"] or "unknown" in job["reason"]
 
 
 async def test_image_that_must_not_be_pulled_fails_at_once(daemon: MakeDaemon) -> None:
     node = await daemon()
     job = await node.wait(await node.create("container-manager-test/absent", pull="never"))
     assert (job["status"], job["attempts"]) == ("failed", 1)
-    assert "No such image" in job["reason"]
+    assert "no such image" in job["reason"].lower()
 
 
 async def test_registry_out_of_reach_is_tried_again(daemon: MakeDaemon) -> None:
@@ -266,8 +269,17 @@ async def test_retry_time_survives_a_restart(
     assert (after["status"], after["next_attempt_at"]) == ("pending", before["next_attempt_at"])
 
 
+async def checked(docker: aiodocker.Docker, engine: Engine, job_id: str) -> bool:
+    """Have the health of a job's container checked once it runs."""
+    (shown,) = await containers(docker, job_id) or [None]
+    if shown is None or not shown["State"]["Running"]:
+        return False
+    await asyncio.to_thread(engine.check_health, shown["Id"])
+    return True
+
+
 async def test_health_check_decides(
-    daemon: MakeDaemon, docker: aiodocker.Docker, image: str
+    daemon: MakeDaemon, docker: aiodocker.Docker, engine: Engine, image: str
 ) -> None:
     """An image with a health check: complete when healthy, failed when unhealthy."""
     for name, probe in (("well", "true"), ("ill", "false")):
@@ -277,6 +289,9 @@ async def test_health_check_decides(
         retry = {"max_attempts": 1}
         well = await node.create("container-manager-test/well", retry=retry)
         ill = await node.create("container-manager-test/ill", retry=retry)
+        if engine.podman:  # it leaves the checks to systemd, which not every machine has
+            for job_id in (well, ill):
+                await eventually(lambda job_id=job_id: checked(docker, engine, job_id))  # type: ignore[misc]
         job = await node.wait(well)
         assert (job["status"], job["container"]["health"]) == ("complete", "healthy")
         job = await node.wait(ill)

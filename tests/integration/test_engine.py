@@ -231,6 +231,7 @@ async def test_stray_container_that_cannot_be_removed_holds_up_nothing(
     assert len(await containers(docker, job_id)) == 1
 
 
+@pytest.mark.docker_only("the engine that it kills is a dockerd; Podman's containers need none")
 @pytest.mark.parametrize("rounds", [10])
 async def test_engine_killed_and_restarted_under_load(
     daemon: MakeDaemon, private_dockerd: PrivateDockerd, rounds: int

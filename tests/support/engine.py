@@ -6,6 +6,7 @@ Synchronous, so that session fixtures and clean-up need no event loop.
 from __future__ import annotations
 
 import contextlib
+import functools
 import http.client
 import io
 import json
@@ -86,6 +87,16 @@ class Engine:
             return self.request("GET", "/_ping", timeout=3.0)[0] == 200
         except (OSError, http.client.HTTPException):
             return False
+
+    @functools.cached_property
+    def podman(self) -> bool:
+        """Whether it is Podman, which answers the same calls a little differently."""
+        components = self.call("GET", "/version").get("Components") or []
+        return "Podman Engine" in [component["Name"] for component in components]
+
+    def check_health(self, container: str) -> None:
+        """Run a container's health check now, as Podman's systemd timer does where there is one."""
+        self.call("GET", f"/v4.0.0/libpod/containers/{container}/healthcheck")
 
     def import_busybox(self, name: str) -> None:
         """Have image `name`, made from the system's static busybox; no registry is needed for it.

@@ -8,9 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 from hypothesis import strategies as st
 
+from container_manager.api.calls import Call
 from container_manager.api.containers import ContainerService
+from container_manager.api.networks import NetworkService
+from container_manager.api.volumes import VolumeService
 from container_manager.engine.docker import Engine
+from container_manager.engine.logins import Logins
+from container_manager.engine.networks import Networks
+from container_manager.engine.pulls import Pulls
+from container_manager.engine.volumes import Volumes
 from container_manager.job import Container, Job, Phase, Status
+from container_manager.node import Node
 from container_manager.spec import LABEL_PREFIX, MAX_SECONDS, Spec
 from container_manager.store.database import Database
 from container_manager.store.directory import DataDirectory
@@ -75,10 +83,27 @@ def service(rooms: Rooms) -> ContainerService:
     ledger = rooms.ledger
     engine = Engine(None, ledger.now)
     outcomes = Outcomes(ledger, engine)
+    pulls = Pulls(engine, Logins(lambda _: None))
     tracker = Tracker(
         ledger, engine, outcomes, ActiveJobs(), node=NODE, directory=rooms.directory, settle=0
     )
-    return ContainerService(ledger, tracker, engine)
+    return ContainerService(ledger, tracker, engine, pulls)
+
+
+async def take(queue: JobQueue) -> str | None:
+    """The job whose turn is next, once it is."""
+    await queue.ready()
+    return queue.take()
+
+
+def all_calls(rooms: Rooms) -> list[Call[Any]]:
+    """The calls of all services, on these rooms and an engine that was never connected."""
+    engine, me = Engine(None, rooms.ledger.now), Node(NODE, "host:/data")
+    return [
+        *service(rooms).calls(),
+        *NetworkService(Networks(engine), me).calls(),
+        *VolumeService(Volumes(engine), me).calls(),
+    ]
 
 
 # By hand

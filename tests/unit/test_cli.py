@@ -154,6 +154,8 @@ def test_every_setting_can_be_given_in_all_three_ways(tmp_path: Path) -> None:
         "require_token": "true",
         "trust": "10.0.0.0/8",
         "settle": "2.5",
+        "retain_age": "36h",
+        "retain_jobs": "9",
     }
     assert values.keys() == {setting.name for setting in SETTINGS}
     flags = [

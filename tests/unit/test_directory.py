@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import fcntl
 import itertools
 import os
 import socket
 import stat
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 
 from container_manager.store.directory import DataDirectory, DirectoryError, secret_file
+from tests.support.waiting import eventually_now
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -113,6 +116,55 @@ def test_a_start_that_was_cut_short_leaves_no_half_a_key(tmp_path: Path) -> None
     (tmp_path / "key.part").write_bytes(b"what was left of a longer one")
     assert secret_file(tmp_path / "key", lambda: b"whole") == b"whole"
     assert mode(tmp_path / "key") == 0o600
+
+
+MAKE = """
+import os, sys
+from pathlib import Path
+from container_manager.store.directory import secret_file
+sys.stdin.read()
+sys.stdout.buffer.write(secret_file(Path(sys.argv[1]), lambda: os.urandom(32).hex().encode()))
+"""
+
+
+def test_two_who_find_a_secret_missing_at_once_get_the_same_one(tmp_path: Path) -> None:
+    """As a daemon's start and a command may."""
+    for number in range(5):
+        path = tmp_path / f"{number}"
+        command = [sys.executable, "-c", MAKE, path]
+        with (
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as one,
+            subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other,
+        ):
+            for process in (one, other):
+                assert process.stdin is not None
+                process.stdin.close()
+            assert one.stdout is not None
+            assert other.stdout is not None
+            assert one.stdout.read() == other.stdout.read() == path.read_bytes() != b""
+
+
+def test_who_waited_for_another_to_make_a_secret_takes_it_and_leaves_nothing(
+    tmp_path: Path,
+) -> None:
+    """The other is this test: it holds the unfinished file and finishes it before it lets go."""
+    path, part = tmp_path / "key", tmp_path / "key.part"
+    with part.open("wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        with ThreadPoolExecutor() as pool:
+            waiting = pool.submit(secret_file, path, lambda: b"its own")
+            eventually_now(lambda: waits_for_a_lock(part))
+            path.write_bytes(b"the other's")
+            fcntl.flock(file, fcntl.LOCK_UN)
+            assert waiting.result(30) == b"the other's"
+    assert [one.name for one in tmp_path.iterdir()] == ["key"]
+
+
+def waits_for_a_lock(path: Path) -> bool:
+    """Whether somebody stands at the lock of a file; such lines of the kernel have an arrow."""
+    inode = f":{path.stat().st_ino} "
+    with open("/proc/locks") as locks:
+        return any("->" in line and inode in line for line in locks)
 
 
 @pytest.mark.parametrize("below", ["file", "file/data", "link"])

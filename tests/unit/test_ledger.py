@@ -4,17 +4,19 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from container_manager.errors import Conflict, JobNotFound, QueueFull, StorageUnavailable
-from container_manager.job import Job, Phase, Status
+from container_manager.job import BATCH_KEEP, Job, Phase, Status
 from container_manager.spec import Spec
 from container_manager.store.jobs import Filter
 from tests.unit.builders import (
     CANARY,
     NODE,
+    NOW,
     Clock,
     Rooms,
     bring,
@@ -22,6 +24,7 @@ from tests.unit.builders import (
     create,
     new_job,
     opened,
+    take,
 )
 
 if TYPE_CHECKING:
@@ -37,7 +40,7 @@ async def test_a_created_job_is_kept_and_waits_for_a_worker(rooms: Rooms) -> Non
     assert rooms.ledger.get(job.id) == job
     assert (job.status, job.node, job.spec) == (Status.PENDING, NODE, NGINX)
     assert rooms.ledger.created == 1
-    assert await rooms.queue.take() == job.id
+    assert await take(rooms.queue) == job.id
 
 
 async def test_the_environment_is_kept_sealed(rooms: Rooms) -> None:
@@ -99,7 +102,7 @@ async def test_a_change_is_made_though_its_caller_has_gone(rooms: Rooms) -> None
     assert rooms.ledger.get(job.id).status is Status.CANCELLED
     page = await rooms.ledger.page(Filter(), 10, None)
     assert [one.status for one in page.jobs] == [Status.PENDING, Status.CANCELLED]
-    assert await rooms.queue.take() == page.jobs[0].id
+    assert await take(rooms.queue) == page.jobs[0].id
 
 
 async def test_a_full_queue_refuses_and_keeps_nothing(tmp_path: Path, clock: Clock) -> None:
@@ -109,7 +112,7 @@ async def test_a_full_queue_refuses_and_keeps_nothing(tmp_path: Path, clock: Clo
         )
         assert [type(one) for one in made] == [Job] * 3 + [QueueFull] * 2
         assert len((await rooms.ledger.page(Filter(), 10, None)).jobs) == 3
-        await rooms.queue.take()
+        await take(rooms.queue)
         await create(rooms.ledger, NGINX)
 
 
@@ -124,7 +127,7 @@ async def test_a_store_that_is_full_gives_the_place_back(rooms: Rooms) -> None:
     await rooms.database.write(lambda c: c.pragma("max_page_count", 10_000))
     job = await create(rooms.ledger, large, "key")
     assert rooms.ledger.created == 1
-    assert await rooms.queue.take() == job.id
+    assert await take(rooms.queue) == job.id
 
 
 # Retrying
@@ -135,7 +138,7 @@ async def test_what_has_ended_badly_is_tried_again(rooms: Rooms, status: Status)
     job = await bring(rooms.ledger, await create(rooms.ledger, NGINX), status)
     assert len(rooms.queue) == 0
     assert (await rooms.ledger.retry(job.id)).status is Status.PENDING
-    assert await rooms.queue.take() == job.id
+    assert await take(rooms.queue) == job.id
 
 
 @pytest.mark.parametrize("status", [Status.PENDING, Status.RUNNING, Status.COMPLETE])
@@ -169,7 +172,7 @@ async def test_a_failed_attempt_is_taken_up_again_when_it_is_due(
     assert len(rooms.queue) == 1
     begun = asyncio.get_running_loop().time()
     async with asyncio.timeout(5):
-        assert await rooms.queue.take() == job.id
+        assert await take(rooms.queue) == job.id
     assert asyncio.get_running_loop().time() - begun >= 0.015
 
 
@@ -233,20 +236,94 @@ async def test_after_reopening_what_was_cut_short_comes_first_then_by_age(
         rooms.ledger.enqueue_waiting()
         assert len(rooms.queue) == 4
         async with asyncio.timeout(5):
-            taken = [await rooms.queue.take() for _ in range(4)]
+            taken = [await take(rooms.queue) for _ in range(4)]
         assert taken == [interrupted.id, waits.id, last.id, later.id]
-        assert await rooms.ledger.followed_ids() == [followed.id]
+        assert followed.id in await rooms.ledger.followed_ids()
 
 
-async def test_a_job_is_followed_while_its_container_can_change(rooms: Rooms) -> None:
+async def test_a_job_is_followed_while_its_container_is_there(rooms: Rooms) -> None:
     job = await bring(rooms.ledger, await create(rooms.ledger, NGINX), Status.RUNNING)
     assert await rooms.ledger.followed_ids() == []
     up = container("running")
     await rooms.ledger.change(job.id, lambda j: j.completed(up, rooms.ledger.now()))
     assert await rooms.ledger.followed_ids() == [job.id]
-    gone = container("exited")
-    await rooms.ledger.change(job.id, lambda j: j.observed(gone, rooms.ledger.now()))
-    assert await rooms.ledger.followed_ids() == []
+    for state, followed in (("exited", [job.id]), ("removed", [])):
+        seen = container(state)
+        await rooms.ledger.change(job.id, partial(Job.observed, container=seen, now=NOW))
+        assert await rooms.ledger.followed_ids() == followed
+
+
+# Output
+
+
+async def test_output_is_kept_sealed_and_the_newest_replaces_it(rooms: Rooms) -> None:
+    job = await bring(rooms.ledger, await create(rooms.ledger, NGINX), Status.RUNNING)
+    assert rooms.ledger.output(job) is None
+    for lines in (["first", CANARY], ["second"]):
+        seen = container("exited", exit_code=len(lines))
+        step = partial(Job.observed, container=seen, now=NOW)
+        await rooms.ledger.change(job.id, step, lines)
+        assert rooms.ledger.output(job) == lines
+    await rooms.ledger.change(job.id, lambda j: j, ["nothing has changed"])
+    assert rooms.ledger.output(job) == ["second"]
+    content = b"".join(file.read_bytes() for file in rooms.directory.path.iterdir())
+    assert CANARY.encode() not in content
+
+
+# What has had its time
+
+
+async def ended(rooms: Rooms, clock: Clock, **spec: Any) -> Job:
+    """A batch job whose container has ended."""
+    job = await create(rooms.ledger, Spec(image="nginx", type="batch", **spec))
+    await bring(rooms.ledger, job, Status.RUNNING)
+    exited = container("exited", exit_code=0)
+    return await rooms.ledger.change(job.id, lambda j: j.completed(exited, clock()))
+
+
+async def test_ended_containers_come_to_be_removed(rooms: Rooms, clock: Clock) -> None:
+    told = []
+    rooms.ledger.when_removal_due = lambda: told.append(clock())
+    at_once = await ended(rooms, clock, remove_on_exit=True)
+    later = await ended(rooms, clock, keep=60)
+    next_day = await ended(rooms, clock)
+    assert len(told) == 3
+    assert await rooms.ledger.due_removals(10) == [at_once]
+    assert await rooms.ledger.seconds_to_next_removal() == 60
+    clock.advance(60)
+    assert await rooms.ledger.due_removals(10) == [at_once, later]
+    assert await rooms.ledger.due_removals(1) == [at_once]
+    assert await rooms.ledger.seconds_to_next_removal() == BATCH_KEEP - 60
+    clock.advance(BATCH_KEEP)
+    assert next_day in await rooms.ledger.due_removals(10)
+    assert await rooms.ledger.seconds_to_next_removal() is None
+
+
+async def test_jobs_are_forgotten_by_age_and_number_once_their_containers_are_gone(
+    rooms: Rooms, clock: Clock
+) -> None:
+    ledger = rooms.ledger
+    waits = await create(ledger, NGINX)
+    kept = await ended(rooms, clock)
+    gone = []
+    for _ in range(5):
+        job = await ended(rooms, clock)
+        left = container("removed")
+        await ledger.change(job.id, partial(Job.observed, container=left, now=clock()), ["out"])
+        gone.append(job)
+        clock.advance(10)
+    # Ages are 50 to 10 seconds now.
+    assert await ledger.forget(age=100, most=10, limit=100) == 0
+    assert await ledger.forget(age=35, most=10, limit=1) == 1
+    assert await ledger.forget(age=35, most=10, limit=100) == 1
+    assert ledger.output(gone[1]) is None
+    assert await ledger.forget(age=100, most=1, limit=100) == 2
+    left_over = [waits.id, kept.id, gone[4].id]
+    assert [ledger.find(job.id) is not None for job in (waits, kept, *gone)] == [
+        job.id in left_over for job in (waits, kept, *gone)
+    ]
+    assert await ledger.forget(age=0, most=0, limit=100) == 1
+    assert ledger.find(kept.id) is not None
 
 
 async def test_a_job_that_was_found_by_its_labels_is_kept_unless_it_is_known(rooms: Rooms) -> None:
@@ -255,7 +332,7 @@ async def test_a_job_that_was_found_by_its_labels_is_kept_unless_it_is_known(roo
     kept = rooms.ledger.get(found.id)
     assert (kept.status, kept.attempts, kept.spec.env) == (Status.RUNNING, 1, {})
     assert kept.sealed_env is not None
-    assert await rooms.queue.take() == found.id
+    assert await take(rooms.queue) == found.id
     known = await bring(rooms.ledger, await create(rooms.ledger, NGINX), Status.COMPLETE)
     await rooms.ledger.restore(replace(found, id=known.id))
     assert rooms.ledger.get(known.id) == known

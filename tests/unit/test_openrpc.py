@@ -11,11 +11,16 @@ import pytest
 from container_manager import errors
 from container_manager.api.openrpc import discovery
 from container_manager.api.params import CreateParams, NoParams
-from tests.unit.builders import Rooms, service
+from tests.unit.builders import Rooms, all_calls
 
 METHODS = {
     *("ContainerService." + name for name in ("Create", "Status", "List", "Cancel", "Retry")),
     "ContainerService.Wait",
+    *(
+        f"{service}.{name}"
+        for service in ("NetworkService", "VolumeService")
+        for name in ("Create", "List", "Remove", "Prune")
+    ),
     "rpc.discover",
 }
 
@@ -23,7 +28,7 @@ METHODS = {
 @pytest.fixture
 async def document(rooms: Rooms) -> dict[str, Any]:
     """As a caller gets it."""
-    call = discovery(service(rooms).calls())
+    call = discovery(all_calls(rooms))
     found: dict[str, Any] = orjson.loads(orjson.dumps(await call.does(NoParams())))
     return found
 
@@ -45,7 +50,10 @@ def test_create_takes_each_field_of_its_model_and_needs_the_image(
     params = {one["name"]: one for one in method(document, "ContainerService.Create")["params"]}
     assert params.keys() == CreateParams.model_fields.keys()
     assert [name for name, param in params.items() if param["required"]] == ["image"]
-    assert all(param["description"] for param in params.values())
+
+
+def test_every_field_is_described(document: dict[str, Any]) -> None:
+    assert all(param["description"] for one in document["methods"] for param in one["params"])
 
 
 def test_every_reference_leads_somewhere(document: dict[str, Any]) -> None:
@@ -71,7 +79,10 @@ def test_the_codes_are_those_that_programs_rely_on() -> None:
     stable = {
         "job_not_found": -32001,
         "queue_full": -32002,
+        "engine_unavailable": -32003,
         "conflict": -32007,
         "policy_denied": -32009,
+        "network_not_found": -32011,
+        "volume_not_found": -32012,
     }
     assert codes.items() >= stable.items()

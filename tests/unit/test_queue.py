@@ -6,28 +6,28 @@ import asyncio
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from container_manager.errors import QueueFull
 from container_manager.work.queue import JobQueue
+from tests.unit.builders import take
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    pass
 
 
-async def take_all(queue: JobQueue) -> list[str]:
+async def take_all(queue: JobQueue) -> list[str | None]:
     """Everything that waits, in order."""
-    taken = []
+    taken: list[str | None] = []
     async with asyncio.timeout(5):
         while len(queue):
-            taken.append(await queue.take())
+            taken.append(await take(queue))
     return taken
 
 
 async def nothing_to_take(queue: JobQueue) -> bool:
     """Whether a taker has to wait."""
-    taker = asyncio.create_task(queue.take())
+    assert queue.take() is None
+    taker = asyncio.create_task(queue.ready())
     await asyncio.sleep(0)  # a taker that has what it wants ends in its first step
     waits = not taker.done()
     taker.cancel()
@@ -45,12 +45,11 @@ async def test_jobs_are_taken_in_the_order_of_their_coming() -> None:
 
 async def test_a_taker_that_waits_gets_what_comes() -> None:
     queue = JobQueue(10)
-    takers = [asyncio.create_task(queue.take()) for _ in range(2)]
+    taker = asyncio.create_task(take(queue))
     await asyncio.sleep(0)
     queue.add("a")
-    queue.add("b")
     async with asyncio.timeout(5):
-        assert await asyncio.gather(*takers) == ["a", "b"]
+        assert await taker == "a"
 
 
 async def test_the_bound_holds_for_new_jobs_and_says_when_to_come_back() -> None:
@@ -105,12 +104,12 @@ async def test_delayed_jobs_come_when_they_are_due() -> None:
     queue.add("soon", 0.01)
     queue.add("now")
     assert len(queue) == 3
-    assert await queue.take() == "now"
+    assert await take(queue) == "now"
     assert await nothing_to_take(queue)
     async with asyncio.timeout(5):
-        assert await queue.take() == "soon"
+        assert await take(queue) == "soon"
         assert loop.time() - begun >= 0.009
-        assert await queue.take() == "late"
+        assert await take(queue) == "late"
         assert loop.time() - begun >= 0.099
 
 
@@ -120,7 +119,7 @@ async def test_a_new_delay_replaces_the_old_one() -> None:
     queue.add("a", 60)
     queue.add("b", 0.005)
     async with asyncio.timeout(5):
-        assert await queue.take() == "b"
+        assert await take(queue) == "b"
     assert await nothing_to_take(queue)
     queue.add("a")
     assert await take_all(queue) == ["a"]
@@ -131,7 +130,7 @@ async def test_a_ready_job_that_is_put_off_is_not_taken_meanwhile() -> None:
     queue.add("a")
     queue.add("a", 60)
     queue.add("b")
-    assert await queue.take() == "b"
+    assert await take(queue) == "b"
     assert await nothing_to_take(queue)
     assert len(queue) == 1
 
@@ -149,52 +148,13 @@ async def test_what_is_discarded_is_not_taken() -> None:
     assert await nothing_to_take(queue)
 
 
-async def race(moves: Iterable[tuple[str, int]]) -> None:
-    """Adds and takers that come and are cancelled at any moment: each job is taken once."""
-    queue = JobQueue(1000)
-    added: list[str] = []
-    takers: list[asyncio.Task[str]] = []
-    for what, number in moves:
-        match what:
-            case "add":
-                added.append(str(len(added)))
-                queue.add(added[-1])
-            case "take":
-                takers.append(asyncio.create_task(queue.take()))
-            case "cancel" if takers:
-                takers[number % len(takers)].cancel()
-            case "turn":
-                await asyncio.sleep(0)
-    for _ in range(3):
-        await asyncio.sleep(0)
-    waiting = [taker for taker in takers if not taker.done()]
-    # Nobody waits while there is something to take: no wake-up went to a taker that was gone.
-    assert not (waiting and len(queue))
-    for taker in waiting:
-        taker.cancel()
-    ended = await asyncio.gather(*takers, return_exceptions=True)
-    taken = [one for one in ended if isinstance(one, str)]
-    assert sorted(taken + await take_all(queue)) == sorted(added)
-
-
-@given(
-    st.lists(
-        st.tuples(st.sampled_from(["add", "take", "cancel", "turn"]), st.integers(0, 9)),
-        max_size=40,
-    )
-)
-def test_no_job_is_lost_or_taken_twice_when_takers_are_cancelled(
-    moves: list[tuple[str, int]],
-) -> None:
-    asyncio.run(race(moves))
-
-
-async def test_a_taker_that_is_cancelled_as_it_is_woken_wakes_another() -> None:
-    queue = JobQueue(10)
-    first, second = (asyncio.create_task(queue.take()) for _ in range(2))
-    await asyncio.sleep(0)
+async def test_what_waits_outside_counts_as_waiting() -> None:
+    queue = JobQueue(2)
     queue.add("a")
-    first.cancel()
-    async with asyncio.timeout(5):
-        assert await second == "a"
-    assert first.cancelled()
+    assert await take(queue) == "a"
+    with queue.outside():
+        queue.admit("b")
+        assert len(queue) == 2
+        with pytest.raises(QueueFull):
+            queue.admit("c")
+    queue.admit("c")

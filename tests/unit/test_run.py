@@ -6,6 +6,7 @@ import io
 import json
 import sys
 import tarfile
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -90,6 +91,44 @@ def test_undo_can_be_left_to_a_person() -> None:
         undo.add(lambda: done.append(2), "two")
         assert undo.forget() == ["two", "one"]
     assert done == []
+
+
+def test_podman_is_configured_apart_from_the_machines_own(tmp_path: Path) -> None:
+    settings = run.podman_settings(tmp_path, {"nofile": 1024, "nproc": -1})
+    config = tomllib.loads(Path(settings["CONTAINERS_CONF"]).read_text())
+    assert config["containers"]["default_ulimits"] == ["nofile=1024:1024", "nproc=-1:-1"]
+    assert config["engine"]["tmp_dir"] == str(tmp_path / "tmp")
+    network = config["network"].pop("default_network")
+    assert config == {
+        **tomllib.loads((tmp_path / "setup.conf").read_text()),
+        "network": config["network"],
+    }
+    assert network == tmp_path.name
+    registries = tomllib.loads(Path(settings["CONTAINERS_REGISTRIES_CONF"]).read_text())
+    assert registries == {"registry": [{"location": "127.0.0.1", "insecure": True}]}
+
+
+def test_left_out_podman_is_told_and_one_that_does_not_start_is_a_failure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(run, "environment", lambda *, dev: None)
+    monkeypatch.setattr(run, "engine_ready", lambda _undo, _also: run.Server("unix:///none"))
+    steps = {run.ON_PODMAN: [sys.executable, "-c", ""], "b": [sys.executable, "-c", ""]}
+    monkeypatch.setattr(run, "which", lambda _command: None)
+    assert run.run_steps(steps) == 0
+    assert f"{run.ON_PODMAN}: left out" in capsys.readouterr().out
+
+    def fail(_undo: run.Undo, _command: str) -> run.Server:
+        raise run.ProblemError("no network", "make one")
+
+    monkeypatch.setattr(run, "which", lambda command: command if command == "podman" else None)
+    monkeypatch.setattr(run.os, "geteuid", lambda: 0)
+    monkeypatch.setattr(run, "podman_ready", fail)
+    assert run.run_steps(steps) == 1
+    said = capsys.readouterr()
+    assert "no network" in said.err
+    assert f"{run.ON_PODMAN}: FAILED" in said.out
+    assert "b: ok" in said.out
 
 
 def test_ready_steps_sum_up_every_failure(

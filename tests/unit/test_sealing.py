@@ -54,3 +54,14 @@ def test_fingerprints_tell_sameness_to_holders_of_the_key_alone() -> None:
     assert len(Seal(KEY).fingerprint(b"x")) == 32
     assert Seal(KEY).fingerprint(b"x") != Seal(KEY).fingerprint(b"y")
     assert Seal(KEY).fingerprint(b"x") != Seal(bytes(32)).fingerprint(b"x")
+
+
+def test_credentials_open_with_their_key_alone_and_are_no_environment() -> None:
+    sealed = Seal(KEY).close_credentials(CANARY.encode())
+    assert CANARY.encode() not in sealed
+    assert Seal(KEY).open_credentials(sealed) == CANARY.encode()
+    for seal, content in ((Seal(bytes(32)), sealed), (Seal(KEY), sealed[:-1]), (Seal(KEY), b"")):
+        with pytest.raises(SealBroken):
+            seal.open_credentials(content)
+    with pytest.raises(SealBroken):
+        Seal(KEY).open(sealed, "")

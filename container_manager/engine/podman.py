@@ -1,0 +1,44 @@
+"""What Podman says otherwise than Docker, read as Docker says it. Pure.
+
+Podman answers Docker's API beside its own, with a few words of its own. What a person notices of
+it is in docs/podman.md. Seen with Podman 4.3 and read in its sources
+(https://github.com/containers/podman, `pkg/api/handlers/compat` and `libpod/define`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+# "stopped" has ended, and its network and mounts are still being taken down.
+_STATES = {
+    "configured": "created",
+    "initialized": "created",
+    "stopping": "running",
+    "stopped": "exited",
+}
+
+
+def is_podman(version: Mapping[str, Any]) -> bool:
+    """Whether the engine that answers the call for its version so is Podman."""
+    components = version.get("Components") or []
+    return any(component.get("Name") == "Podman Engine" for component in components)
+
+
+def state(word: str) -> str:
+    """A container's state in Docker's word for it."""
+    return _STATES.get(word, word)
+
+
+def environment(pairs: Sequence[str], hostname: str) -> dict[str, str]:
+    """A container's variables without those that Podman adds by itself.
+
+    Args:
+        pairs: "NAME=value", as the inspect document has them.
+        hostname: the container's host name, which Podman repeats as a variable.
+    """
+    env = dict(pair.split("=", 1) for pair in pairs if "=" in pair)
+    if env.get("container") == "podman":
+        added = {"container": "podman", "TERM": "xterm", "HOSTNAME": hostname}
+        env = {name: value for name, value in env.items() if added.get(name) != value}
+    return env
