@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import gc
-import logging
 import os
 import resource
 import secrets
 import signal
-import sys
 import time
 from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -36,10 +35,12 @@ from container_manager.engine.pulls import Pulls
 from container_manager.engine.volumes import Volumes
 from container_manager.engine.watcher import Watcher
 from container_manager.errors import StorageUnavailable
+from container_manager.log import log_to_stderr
 from container_manager.store.credentials import Credentials
 from container_manager.store.database import Database
 from container_manager.store.directory import (
     KEY_LENGTH,
+    SEAL_KEY,
     DataDirectory,
     DirectoryError,
     secret_file,
@@ -80,7 +81,7 @@ def run(settings: Settings) -> int:
     Raises:
         StartError: it cannot start, or its job store has proved damaged.
     """
-    _log_to_stderr(settings.log_level)
+    log_to_stderr(settings.log_level)
     _allow_many_files()
     os.umask(0o077)  # what is kept on disk is this user's alone, SQLite's files as well
     with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
@@ -93,21 +94,8 @@ def run(settings: Settings) -> int:
 async def _serve(settings: Settings) -> int:
     service_manager = ServiceManager.from_environment(os.environ)
     async with AsyncExitStack() as stack:
-        try:
-            directory = DataDirectory(settings.data_dir)
-            stack.callback(directory.close)
-            me = node.Node.from_key(directory.secret("node.key", node.new_key), directory.home)
-            seal = Seal(directory.secret("seal.key", lambda: secrets.token_bytes(KEY_LENGTH)))
-            token = _token(settings.token_file)
-            directory.check_store()
-            database = Database(directory.database, MIGRATIONS)
-        except DirectoryError as error:
-            raise StartError(str(error)) from error
-        except StoreDamaged:
-            raise
-        except StorageUnavailable as error:
-            raise StartError(f"{directory.database}: {error.message}") from error
-        stack.push_async_callback(database.close)
+        kept = _opened(settings, stack)
+        directory, me, database = kept.directory, kept.me, kept.database
         structlog.contextvars.bind_contextvars(node=me.id)
         if directory.finished_restore:
             log.warning("finished a restore that had been cut short")
@@ -115,7 +103,7 @@ async def _serve(settings: Settings) -> int:
         engine = Engine(settings.docker_host, now)
         stack.push_async_callback(engine.close)
         queue = JobQueue(settings.queue_size)
-        ledger = Ledger(database, seal, queue, me.id, now)
+        ledger = Ledger(database, kept.seal, queue, me.id, now)
         active = ActiveJobs()
         outcomes = Outcomes(ledger, engine)
         tracker = Tracker(
@@ -127,9 +115,11 @@ async def _serve(settings: Settings) -> int:
             directory=directory,
             settle=settings.settle,
         )
-        credentials = Credentials(directory.path, seal)
+        credentials = Credentials(directory.path, kept.seal)
         pulls = Pulls(engine, Logins(credentials.get))
-        deployer = Deployer(ledger, queue, engine, pulls, outcomes, seal, me.home, settings.settle)
+        deployer = Deployer(
+            ledger, queue, engine, pulls, outcomes, kept.seal, me.home, settings.settle
+        )
         slots = Slots(settings.worker_count)
         workers = Workers(deployer, queue, slots, tracker, active)
         retention = Retention(
@@ -157,7 +147,7 @@ async def _serve(settings: Settings) -> int:
         calls.append(discovery(calls))
         methods = {call.name: call.method() for call in calls}
         access = Access(
-            token=token,
+            token=kept.token,
             token_file=settings.token_file,
             require_token=settings.require_token,
             trusted=trusted_networks(parse_trust(value) for value in settings.trust),
@@ -222,6 +212,37 @@ async def _serve(settings: Settings) -> int:
     return 0
 
 
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """What a data directory keeps for its daemon."""
+
+    directory: DataDirectory
+    me: node.Node
+    seal: Seal
+    token: str
+    database: Database
+
+
+def _opened(settings: Settings, stack: AsyncExitStack) -> _Kept:
+    """Open what is kept on disk, to be closed with the stack."""
+    try:
+        directory = DataDirectory(settings.data_dir)
+        stack.callback(directory.close)
+        me = node.Node.from_key(directory.secret("node.key", node.new_key), directory.home)
+        seal = Seal(directory.secret(SEAL_KEY, lambda: secrets.token_bytes(KEY_LENGTH)))
+        token = _token(settings.token_file)
+        directory.check_store()
+        database = Database(directory.database, MIGRATIONS)
+    except DirectoryError as error:
+        raise StartError(str(error)) from error
+    except StoreDamaged:
+        raise
+    except StorageUnavailable as error:
+        raise StartError(f"{directory.database}: {error.message}") from error
+    stack.push_async_callback(database.close)
+    return _Kept(directory, me, seal, token, database)
+
+
 async def _listen(runner: web.AppRunner, settings: Settings) -> None:
     try:
         await web.TCPSite(runner, settings.listen_address, settings.port, backlog=1024).start()
@@ -263,37 +284,3 @@ def _token(path: Path) -> str:
         return content.decode("ascii").strip()
     except UnicodeDecodeError as error:
         raise StartError(f"The token in {path} is no text in ASCII.") from error
-
-
-def _log_to_stderr(level: str) -> None:
-    """Log one line each: JSON for programs, aligned text for a person at a terminal."""
-    number = logging.getLevelNamesMapping()[level.upper()]
-    person = sys.stderr.isatty()
-    renderer: Any = (
-        # Where `rich` is installed, tracebacks would show the values of variables: secrets.
-        structlog.dev.ConsoleRenderer(exception_formatter=structlog.dev.plain_traceback)
-        if person
-        else structlog.processors.JSONRenderer()
-    )
-    chain: list[Any] = [
-        structlog.contextvars.merge_contextvars,
-        structlog.processors.add_log_level,
-        structlog.processors.TimeStamper(fmt="iso", utc=True),
-    ]
-    if not person:
-        chain.append(structlog.processors.format_exc_info)
-    structlog.configure(
-        processors=[*chain, renderer],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
-        cache_logger_on_first_use=True,
-    )
-    # The libraries' own messages take the same way.
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(
-        structlog.stdlib.ProcessorFormatter(
-            foreign_pre_chain=chain,
-            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
-        )
-    )
-    logging.basicConfig(level=max(number, logging.WARNING), handlers=[handler], force=True)

@@ -1,119 +1,28 @@
-"""The calls to the engine, each with a time limit, and its answers as values.
-
-Every error is translated at this border (`engine.errors`), so that the rest of the program decides
-by kind and repeats the engine's own words to people.
-"""
+"""The engine: what is asked of it about containers and their images."""
 
 from __future__ import annotations
 
-import asyncio
-import re
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, TypeVar
+from typing import Any
 from urllib.parse import quote
 
-import aiohttp
 import orjson
-from aiodocker import Docker, DockerError
-from aiohttp.http_exceptions import HttpProcessingError
+from aiodocker import Docker
 
 from container_manager.engine import podman
-from container_manager.engine.endpoint import Endpoint, find
-from container_manager.engine.errors import (
-    ContainerMissing,
-    EngineError,
-    EngineRefused,
-    EngineRejected,
-    EngineUnavailable,
-    ImageMissing,
-    NameTaken,
-    ObjectMissing,
-)
+from container_manager.engine.answers import Inspected, Listed, inspected, listed
+from container_manager.engine.connection import CALL_TIMEOUT, CONNECT_TIMEOUT, Connection
+from container_manager.engine.errors import ContainerMissing, EngineError, EngineRefused
 from container_manager.engine.output import MAX_LINES, last_lines
-from container_manager.job import Container, Port
 from container_manager.spec import LABEL_PREFIX
 
-T = TypeVar("T")
-
-CALL_TIMEOUT = 60.0
-"""Seconds for a call that does not wait for something outside the engine. dockerd under load has
-been seen to take seconds, never a minute."""
-CONNECT_TIMEOUT = 5.0
 STOP_GRACE = 10.0
 """Seconds between a container's stop signal and SIGKILL, where it was not created with others."""
 
-REQUESTS = 4
-"""Calls for networks and volumes at a time: dockerd gains nothing from more, and whoever asks often
-must not hold up deployments."""
 
-REQUESTS = 4
-"""Calls for networks and volumes at a time: dockerd gains nothing from more, and whoever asks often
-must not hold up deployments."""
-
-MAX_EVENT = 16 * 1024 * 1024
-MAX_WORDS = 2000
-"""Characters that are kept of what the engine says."""
-MAX_PROBE = 500
-"""Characters that are kept of what a health check's probe says."""
-
-_UNREACHABLE = 900  # aiodocker's status for "no connection"
-_HEALS = re.compile(
-    r"timeout|timed out|connection|no such host|too ?many ?requests|temporar|unavailable|EOF"
-    r"|i/o|reset|network is unreachable|server misbehaving|internal server error|bad gateway"
-    r"|no space left",
-    re.IGNORECASE,
-)
-# Docker says it with 409, Podman with 500, as it does of most that is wrong.
-_NAME_TAKEN = re.compile(r"name \S+ is (already )?in use", re.IGNORECASE)
-
-
-@dataclass(frozen=True, slots=True)
-class Listed:
-    """A container as the engine's list shows it."""
-
-    id: str
-    name: str
-    state: str
-    labels: Mapping[str, str]
-
-    @property
-    def job_id(self) -> str:
-        """The job that it was made for."""
-        return self.labels.get(f"{LABEL_PREFIX}job", "")
-
-    @property
-    def attempt(self) -> int:
-        """Which of the job's attempts it was made for."""
-        number = self.labels.get(f"{LABEL_PREFIX}attempt", "")
-        return int(number) if number.isdecimal() else 0
-
-    @property
-    def node(self) -> str:
-        """The id of the node that deployed it."""
-        return self.labels.get(f"{LABEL_PREFIX}node", "")
-
-    @property
-    def home(self) -> str:
-        """Where it was deployed from."""
-        return self.labels.get(f"{LABEL_PREFIX}home", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Inspected:
-    """A container as the engine shows it in full."""
-
-    container: Container
-    image: str
-    arguments: list[str]
-    env: dict[str, str] = field(repr=False)
-    labels: Mapping[str, str] = field(repr=False)
-
-
-class Engine:
-    """One container engine, behind one connection pool that is made anew after each loss."""
+class Engine(Connection):
+    """One container engine."""
 
     def __init__(self, docker_host: str | None, now: Callable[[], int]) -> None:
         """Name the engine; nothing is connected yet.
@@ -122,88 +31,8 @@ class Engine:
             docker_host: its address, or None to look for it at each connection.
             now: the time in microseconds since 1970, UTC.
         """
-        self._docker_host = docker_host
+        super().__init__(docker_host)
         self._now = now
-        self._client: Docker | None = None
-        self._connector: aiohttp.BaseConnector | None = None
-        self._unavailable = "it has not been reached yet"
-        self._available = asyncio.Event()
-        self._doubted = asyncio.Event()
-        self._requests = asyncio.Semaphore(REQUESTS)
-        self.endpoint: Endpoint | None = None
-        self.version: dict[str, Any] = {}
-
-    # -- the connection ------------------------------------------------------------------------
-
-    @property
-    def unavailable(self) -> str | None:
-        """Why the engine cannot be used at present; None when it can."""
-        return None if self._available.is_set() else self._unavailable
-
-    async def available(self) -> None:
-        """Wait until the engine can be used."""
-        await self._available.wait()
-
-    def set_available(self) -> None:
-        """The watcher has connected and looked: work may go on."""
-        self._available.set()
-
-    def set_unavailable(self, reason: str) -> None:
-        """The watcher has lost the engine: work waits until it is back."""
-        self._available.clear()
-        self._unavailable = reason
-
-    def doubt(self) -> None:
-        """A call broke: the watcher is to make sure that the engine is still there."""
-        self._doubted.set()
-
-    async def doubted(self) -> None:
-        """Wait for the next doubt."""
-        await self._doubted.wait()
-        self._doubted.clear()
-
-    async def ping(self) -> None:
-        """Make sure that the engine answers.
-
-        Raises:
-            EngineUnavailable: it does not.
-        """
-        await self._call(_ping, CONNECT_TIMEOUT)
-
-    async def connect(self) -> None:
-        """Make the connection anew.
-
-        A client settles on the engine's API version once, and an engine that comes back may be
-        another version, so there is a new client each time.
-
-        Raises:
-            EngineUnavailable: nothing answers.
-        """
-        await self.close()
-        self.endpoint = endpoint = find(self._docker_host)
-        if endpoint.socket is not None:
-            # No limit: followed logs and streams must never hold up a short call.
-            self._connector = aiohttp.UnixConnector(endpoint.socket, limit=0)
-            url = "unix://localhost"
-        else:
-            tls = endpoint.tls()
-            self._connector = aiohttp.TCPConnector(limit=0, ssl=tls if tls is not None else True)
-            scheme = "https" if tls is not None else "http"
-            url = f"{scheme}://{endpoint.url.split('://', 1)[1]}"
-        timeout = aiohttp.ClientTimeout(total=None, connect=CONNECT_TIMEOUT)
-        self._client = Docker(url=url, connector=self._connector, timeout=timeout)
-        self.version = await self._call(_version, CONNECT_TIMEOUT)
-
-    async def close(self) -> None:
-        """Close the connection."""
-        client, self._client = self._client, None
-        connector, self._connector = self._connector, None
-        if client is not None:
-            await client.close()
-        if connector is not None:
-            await connector.close()
-
-    # -- the calls -----------------------------------------------------------------------------
 
     async def create(self, document: dict[str, Any], name: str, platform: str | None = None) -> str:
         """Create a container and give its id.
@@ -214,7 +43,7 @@ class Engine:
         """
         params = {"name": name, **({} if platform is None else {"platform": platform})}
         data = orjson.dumps(document)
-        made = await self._call(
+        made = await self.call(
             lambda client: client._query_json(  # noqa: SLF001 - its own has no platform
                 "containers/create", method="POST", data=data, params=params
             )
@@ -229,7 +58,7 @@ class Engine:
         body = orjson.dumps({"Container": container_id, "EndpointConfig": endpoint})
         path = f"networks/{quote(network, safe='')}/connect"
         try:
-            await self._call(
+            await self.call(
                 lambda client: client._query_json(path, method="POST", data=body)  # noqa: SLF001
             )
         except EngineError as error:
@@ -238,7 +67,7 @@ class Engine:
 
     async def start(self, container_id: str) -> None:
         """Start a container. Starting one that runs does nothing; one that has ended runs again."""
-        await self._call(lambda client: client.containers.container(container_id).start())
+        await self.call(lambda client: client.containers.container(container_id).start())
 
     async def stop(self, container_id: str, grace: float = STOP_GRACE) -> None:
         """Ask a container to end by its stop signal, and kill it after its own grace.
@@ -247,7 +76,7 @@ class Engine:
             container_id: which one.
             grace: the seconds that the container has, as it was created.
         """
-        await self._call(
+        await self.call(
             lambda client: client.containers.container(container_id).stop(), CALL_TIMEOUT + grace
         )
 
@@ -257,7 +86,7 @@ class Engine:
         Gone is gone: that somebody else was quicker is no error.
         """
         try:
-            await self._call(
+            await self.call(
                 lambda client: client.containers.container(container_id).delete(force=force, v=True)
             )
         except ContainerMissing:
@@ -273,7 +102,7 @@ class Engine:
         Raises:
             ContainerMissing: it knows none.
         """
-        shown = await self._call(lambda client: client.containers.get(container))
+        shown = await self.call(lambda client: client.containers.get(container))
         return inspected(shown._container, self._now())  # noqa: SLF001 - the whole document
 
     async def last_output(self, container_id: str) -> list[str]:
@@ -293,22 +122,14 @@ class Engine:
             finally:
                 response.close()
 
-        return await self._call(read)
+        return await self.call(read)
 
     async def list_jobs(self, job_id: str | None = None) -> list[Listed]:
         """All containers that were made for jobs, or for this job, running or not."""
         label = f"{LABEL_PREFIX}job" + (f"={job_id}" if job_id else "")
         filters = orjson.dumps({"label": [label]}).decode()
-        shown = await self._call(lambda client: client.containers.list(all=True, filters=filters))
-        return [
-            Listed(
-                id=one.id,
-                name=_name(one._container["Names"]),  # noqa: SLF001
-                state=podman.state(one._container["State"]),  # noqa: SLF001
-                labels=one._container["Labels"] or {},  # noqa: SLF001
-            )
-            for one in shown
-        ]
+        shown = await self.call(lambda client: client.containers.list(all=True, filters=filters))
+        return [listed(one._container) for one in shown]  # noqa: SLF001 - the whole document
 
     @asynccontextmanager
     async def pulling(
@@ -326,7 +147,7 @@ class Engine:
         if platform is not None:
             params["platform"] = platform
         headers = {"X-Registry-Auth": login} if login else {}
-        async with self._stream("images/create", "POST", params, headers, None) as lines:
+        async with self.stream("images/create", "POST", params, headers, None) as lines:
             yield lines
 
     @asynccontextmanager
@@ -337,229 +158,5 @@ class Engine:
             del wanted["label"]  # it finds no event by a label's name without the value
         # aiodocker's own subscription keeps one shared, unbounded queue for ever.
         params = {"filters": orjson.dumps(wanted).decode()}
-        async with self._stream("events", "GET", params, {}, CONNECT_TIMEOUT) as lines:
+        async with self.stream("events", "GET", params, {}, CONNECT_TIMEOUT) as lines:
             yield lines
-
-    @asynccontextmanager
-    async def _stream(
-        self,
-        path: str,
-        method: str,
-        params: dict[str, str],
-        headers: dict[str, str],
-        timeout: float | None,
-    ) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
-        """An answer of many JSON objects, which begins within `timeout` and ends when it ends."""
-
-        async def ask(client: Docker) -> aiohttp.ClientResponse:
-            return await client._do_query(  # noqa: SLF001 - its own streams leak connections
-                path, method, params=params, headers=headers, timeout=aiohttp.ClientTimeout()
-            )
-
-        response = await self._call(ask, timeout)
-        try:
-            yield _lines(response)
-        finally:
-            response.close()
-
-    async def request(
-        self,
-        method: str,
-        path: str,
-        *,
-        query: Mapping[str, str] | None = None,
-        body: Mapping[str, Any] | None = None,
-    ) -> Any:
-        """Make one call of the Engine API that is not about containers of jobs; gives its answer.
-
-        Raises:
-            EngineUnavailable: the engine cannot be used, which `/readyz` says too; or it went away.
-            ObjectMissing: the engine does not know what `path` names.
-        """
-        if self.unavailable is not None:
-            raise EngineUnavailable(self.unavailable)
-        try:
-            async with self._requests:
-                return await self._call(
-                    lambda client: client._query_json(path, method, params=query, data=body)  # noqa: SLF001
-                )
-        except EngineUnavailable:
-            self.doubt()
-            raise
-
-    async def _call(
-        self, call: Callable[[Docker], Awaitable[T]], timeout: float | None = CALL_TIMEOUT
-    ) -> T:
-        client = self._client
-        if client is None:
-            raise EngineUnavailable(self._unavailable)
-        try:
-            async with asyncio.timeout(timeout):
-                return await call(client)
-        except DockerError as error:
-            if error.status == _UNREACHABLE:
-                raise self._unreachable(error) from error
-            raise _translated(error) from error
-        except TimeoutError as error:
-            # Either the whole time is up, or, sooner, that of making the connection.
-            raise EngineUnavailable("the engine has not answered in time") from error
-        except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
-            raise EngineUnavailable(f"the connection to the engine broke: {error}") from error
-        except (RuntimeError, AssertionError) as error:
-            # How aiohttp fails in a session that `connect` has replaced meanwhile.
-            if client is self._client:
-                raise
-            raise EngineUnavailable(self._unavailable) from error
-
-    def _unreachable(self, error: DockerError) -> EngineUnavailable:
-        # aiodocker names its own stand-in for the address; people know the one they gave.
-        cause = error.__context__
-        why = cause.strerror if isinstance(cause, aiohttp.ClientConnectorError) else None
-        where = self.endpoint.url if self.endpoint is not None else "its address"
-        return EngineUnavailable(f"no engine answers at {where} ({why or cause or error.message})")
-
-
-async def _ping(client: Docker) -> None:
-    async with client._query("_ping", versioned_api=False):  # noqa: SLF001 - it has no other
-        pass
-
-
-async def _version(client: Docker) -> dict[str, Any]:
-    # One call settles on the API's version, too; the client by itself would ask twice, and Podman
-    # takes its time each time, since it asks the package manager for the versions of its parts.
-    version: dict[str, Any] = await client._query_json("version", versioned_api=False)  # noqa: SLF001
-    client.api_version = f"v{version['ApiVersion']}"
-    return version
-
-
-async def _lines(response: aiohttp.ClientResponse) -> AsyncIterator[dict[str, Any]]:
-    """Split the stream of events. An event carries all labels of its container, however long."""
-    rest = b""
-    try:
-        async for chunk in response.content.iter_any():
-            *lines, rest = (rest + chunk).split(b"\n")
-            for line in lines:
-                if line.strip():
-                    yield orjson.loads(line)
-            if len(rest) > MAX_EVENT:
-                raise EngineUnavailable("the engine sent an event of more than 16 MiB")
-    except (aiohttp.ClientError, HttpProcessingError, OSError, ValueError) as error:
-        raise EngineUnavailable(f"the engine's events broke off: {error}") from error
-
-
-def _name(names: list[str] | None) -> str:
-    """A container's own name among the list's, which has those of links to it as well."""
-    own = [name.lstrip("/") for name in names or [] if "/" not in name.lstrip("/")]
-    return own[0] if own else ""
-
-
-def _translated(error: DockerError) -> EngineError:
-    """The engine's error by what is to be done about it (statuses as the Engine API lists them)."""
-    words = _cut(" ".join(error.message.split()))
-    kind: type[EngineError] = EngineRefused
-    if error.status == 404 and "no such image" in words.lower():
-        kind = ImageMissing
-    elif error.status in (404, 500) and "no such container" in words.lower():
-        kind = ContainerMissing  # with 500 of one that Podman removes in this moment
-    elif error.status in (409, 500) and _NAME_TAKEN.search(words):
-        kind = NameTaken
-    elif error.status == 404:
-        kind = ObjectMissing
-    elif error.status in (400, 401, 403, 406) or (
-        error.status in (0, 500) and not _HEALS.search(words) and _stays(words)
-    ):
-        kind = EngineRejected
-    return kind(words)
-
-
-def _cut(words: str) -> str:
-    return words if len(words) <= MAX_WORDS else words[:MAX_WORDS] + "…"
-
-
-def _stays(words: str) -> bool:
-    """Whether a failure without a telling status is one that trying again does not mend."""
-    lowered = words.lower()
-    return any(
-        said in lowered
-        for said in (
-            "manifest unknown",
-            "not found",
-            "denied",
-            "unauthorized",
-            "no basic auth credentials",
-            "no matching manifest",
-            "invalid reference",
-            "executable file",
-            "exec format error",
-            "not a directory",
-            "invalid argument",
-        )
-    )
-
-
-def inspected(document: Mapping[str, Any], now: int) -> Inspected:
-    """The engine's inspect document as a value."""
-    state, config = document["State"], document["Config"]
-    status = podman.state(state["Status"])
-    health, probed = _health(state.get("Health") or {})
-    started_at = _time(state.get("StartedAt"))
-    ended = status in ("exited", "dead")
-    return Inspected(
-        container=Container(
-            id=document["Id"],
-            name=document["Name"].lstrip("/"),
-            state=status,
-            exit_code=state["ExitCode"] if ended or status == "restarting" else None,
-            oom_killed=bool(state.get("OOMKilled")),
-            health=health,
-            health_output=probed,
-            restarts=document.get("RestartCount") or 0,
-            ports=tuple(_ports((document.get("NetworkSettings") or {}).get("Ports") or {})),
-            error=_cut(state.get("Error") or "") or None,
-            started_at=started_at,
-            finished_at=_time(state.get("FinishedAt")) if ended else None,
-            seen_at=now,
-        ),
-        image=config["Image"],
-        arguments=list(config.get("Cmd") or []),
-        env=podman.environment(config.get("Env") or [], config.get("Hostname") or ""),
-        labels=config.get("Labels") or {},
-    )
-
-
-def _health(health: Mapping[str, Any]) -> tuple[str | None, str | None]:
-    """The status of a health check, and what its last probe said when it is unhealthy."""
-    status = health.get("Status")
-    if status in (None, "", "none"):
-        return None, None
-    log = health.get("Log") or []
-    said = " ".join(log[-1].get("Output", "").split()) if log else ""
-    return status, _cut(said)[:MAX_PROBE] or None if status == "unhealthy" else None
-
-
-def _ports(shown: Mapping[str, Any]) -> Iterator[Port]:
-    """The ports that the engine forwards to a container; those that are only exposed are not."""
-    for name, bindings in shown.items():
-        number, _, protocol = name.partition("/")
-        for binding in bindings or []:
-            yield Port(
-                container_port=int(number),
-                protocol=protocol or "tcp",
-                host_ip=binding["HostIp"],
-                host_port=int(binding["HostPort"] or 0),
-            )
-
-
-def _time(text: str | None) -> int | None:
-    """RFC 3339 with nanoseconds as microseconds since 1970; the year 1 is the engine's "never"."""
-    if not text or text.startswith("0001-"):
-        return None
-    whole, _, rest = text.partition(".")
-    # An offset may follow the fraction: "…:05.123456789Z", "…:05.1+02:00", "…:05Z".
-    match = re.fullmatch(r"(\d*)(Z|[+-]\d\d:\d\d)", rest) if rest else None
-    if match is None:
-        moment = datetime.fromisoformat(text)
-    else:
-        moment = datetime.fromisoformat(f"{whole}.{match[1][:6]:0<6}{match[2]}")
-    delta = moment - datetime(1970, 1, 1, tzinfo=UTC)
-    return (delta.days * 86_400 + delta.seconds) * 1_000_000 + delta.microseconds

@@ -156,7 +156,7 @@ def encode_spec(spec: Spec) -> bytes:
     """The spec as stored: what its caller has set, and never the environment."""
     # What is not set is not looked at, which the model's own serialiser would do field by field.
     values = spec.__dict__
-    said = {name: values[name] for name in spec.model_fields_set if name in _STORED}
+    said = {name: values[name] for name in sorted(_STORED & spec.model_fields_set)}
     return orjson.dumps(said, default=_said)
 
 
@@ -164,7 +164,7 @@ def _said(value: object) -> dict[str, Any]:
     """A part of the spec that is a model of its own, for the encoder."""
     if not isinstance(value, Model):
         raise TypeError
-    return {name: getattr(value, name) for name in value.model_fields_set}
+    return {name: getattr(value, name) for name in sorted(value.model_fields_set)}
 
 
 def _body(job: Job) -> bytes:

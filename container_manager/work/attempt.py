@@ -12,7 +12,8 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import TypeVar
 
-from container_manager.engine.docker import Engine, Inspected
+from container_manager.engine.answers import Inspected
+from container_manager.engine.docker import Engine
 from container_manager.engine.document import container_document, further_networks
 from container_manager.engine.errors import (
     ContainerMissing,

@@ -11,7 +11,7 @@ from uuid import UUID
 
 from pydantic import ValidationError
 
-from container_manager.engine.docker import Inspected, Listed
+from container_manager.engine.answers import Inspected, Listed
 from container_manager.job import Entry, Job, Phase, Status
 from container_manager.spec import LABEL_PREFIX, Spec
 

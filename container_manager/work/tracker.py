@@ -14,7 +14,8 @@ from functools import partial
 
 import structlog
 
-from container_manager.engine.docker import Engine, Listed
+from container_manager.engine.answers import Listed
+from container_manager.engine.docker import Engine
 from container_manager.engine.errors import ContainerMissing, EngineError, EngineUnavailable
 from container_manager.errors import ApplicationError
 from container_manager.job import Job, Status

@@ -19,7 +19,7 @@ from container_manager.engine.pulls import Pulls
 from container_manager.engine.volumes import Volumes
 from container_manager.job import Container, Job, Phase, Status
 from container_manager.node import Node
-from container_manager.spec import LABEL_PREFIX, MAX_SECONDS, Spec
+from container_manager.spec import LABEL_PREFIX, Spec
 from container_manager.store.database import Database
 from container_manager.store.directory import DataDirectory
 from container_manager.store.jobs import MIGRATIONS
@@ -30,6 +30,8 @@ from container_manager.work.ledger import Ledger
 from container_manager.work.outcomes import Outcomes
 from container_manager.work.queue import JobQueue
 from container_manager.work.tracker import Tracker
+from tests.unit import spec_forms
+from tests.unit.spec_forms import fitting, forms, names, seconds, texts, words
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -37,8 +39,7 @@ if TYPE_CHECKING:
 
 NOW = 1_900_000_000_000_000
 NODE = "0123456789abcdef0123456789abcdef"
-CANARY = "hunter2-canary"
-"""A secret that must not be seen anywhere."""
+CANARY = spec_forms.CANARY
 
 
 class Clock:
@@ -164,10 +165,7 @@ async def bring(ledger: Ledger, job: Job, status: Status) -> Job:
 
 # By hypothesis
 
-texts = st.text(st.characters(exclude_categories=("Cs",), exclude_characters="\0"), max_size=12)
-words = texts.filter(bool)
 times = st.integers(1, 2**52)
-seconds = st.floats(0.001, MAX_SECONDS) | st.integers(1, int(MAX_SECONDS))
 images = st.sampled_from(
     ["nginx", "docker.io/library/nginx:1.25", f"localhost:5000/a/b@sha256:{'0a' * 32}"]
 )
@@ -178,9 +176,10 @@ _retries: dict[str, st.SearchStrategy[Any]] = {
     "max_backoff": seconds,
 }
 _fields: dict[str, st.SearchStrategy[Any]] = {
+    **forms,
     "arguments": st.lists(texts, max_size=4),
     "env": st.dictionaries(words.filter(lambda key: "=" not in key), texts, max_size=4),
-    "name": st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{1,20}", fullmatch=True) | st.none(),
+    "name": names | st.none(),
     "labels": st.dictionaries(
         words.filter(lambda key: not key.startswith(LABEL_PREFIX)), texts, max_size=4
     ),
@@ -199,7 +198,7 @@ _batches = st.fixed_dictionaries(
         "retry": st.fixed_dictionaries({}, optional={**_retries, "on_exit": st.booleans()}),
     },
 )
-spec_fields = _services | _batches
+spec_fields = (_services | _batches).map(fitting)
 """The fields of a spec, as a caller writes them."""
 specs = spec_fields.map(Spec.model_validate)
 

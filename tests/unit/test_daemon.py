@@ -16,12 +16,12 @@ from tests.unit.builders import CANARY
 # this program, which a traceback may show, has it.
 BREAK = f"""
 import structlog
-from container_manager.daemon import _log_to_stderr
+from container_manager.log import log_to_stderr
 
 def call(env):
     raise RuntimeError("out of luck")
 
-_log_to_stderr("info")
+log_to_stderr("info")
 try:
     call({{"PASSWORD": "-".join({CANARY.split("-")!r})}})
 except RuntimeError:

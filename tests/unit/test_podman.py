@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from container_manager.engine import podman
-from container_manager.engine.docker import _translated, inspected
+from container_manager.engine.answers import inspected
 from container_manager.engine.errors import (
     ContainerMissing,
     EngineError,
@@ -19,8 +19,8 @@ from container_manager.engine.errors import (
     ImageMissing,
     NameTaken,
 )
-from container_manager.job import LIVE_STATES
-from container_manager.work.judgement import ENDED_STATES
+from container_manager.engine.refusals import translated
+from container_manager.job import ENDED_STATES, LIVE_STATES
 from tests.unit.builders import NOW, texts, words
 
 RUNC = "runc: runc create failed: unable to start container process"
@@ -107,7 +107,7 @@ WORDS: list[tuple[int, str, type[EngineError]]] = [
 def test_errors_are_told_apart_by_what_is_to_be_done(
     status: int, said: str, kind: type[EngineError]
 ) -> None:
-    error = _translated(DockerError(status, said))
+    error = translated(DockerError(status, said))
     assert type(error) is kind
     assert str(error) == said
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import pytest
 
-from container_manager.engine.docker import Inspected, Listed
+from container_manager.engine.answers import Inspected, Listed
 from container_manager.job import Job, Status
 from container_manager.spec import LABEL_PREFIX
 from container_manager.work.recovery import recover, stray
