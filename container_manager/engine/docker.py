@@ -48,10 +48,6 @@ REQUESTS = 4
 """Calls for networks and volumes at a time: dockerd gains nothing from more, and whoever asks often
 must not hold up deployments."""
 
-REQUESTS = 4
-"""Calls for networks and volumes at a time: dockerd gains nothing from more, and whoever asks often
-must not hold up deployments."""
-
 MAX_EVENT = 16 * 1024 * 1024
 MAX_WORDS = 2000
 """Characters that are kept of what the engine says."""
