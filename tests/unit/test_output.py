@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import pytest
@@ -31,7 +32,7 @@ def read(*chunks: bytes) -> list[str]:
 def cut(data: bytes, places: Iterable[int]) -> list[bytes]:
     """The data in pieces, cut at these places; some pieces may be empty."""
     ends = [0, *sorted(place % (len(data) + 1) for place in places), len(data)]
-    return [data[start:end] for start, end in zip(ends, ends[1:], strict=False)]
+    return [data[start:end] for start, end in pairwise(ends)]
 
 
 contents = st.lists(st.binary(max_size=40) | st.sampled_from([b"line\n", b"\n", b"\r\n"]))

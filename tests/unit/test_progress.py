@@ -107,7 +107,10 @@ def test_a_layer_of_unknown_size_counts_with_what_has_come() -> None:
     assert counts(pull.state) == (1, 0, 300, 300)
     pull.note({"id": A, "status": "Downloading", "progressDetail": None}, 2 * PERIOD)
     pull.note(of(B, "Downloading", 300, -1), 3 * PERIOD)
-    assert counts(pull.state) == (2, 0, 300, 300)
+    pull.note(of(A, "Downloading", 500), 4 * PERIOD)
+    pull.note(of(A, "Download complete"), 5 * PERIOD + 1)
+    pull.note(of(B, "Pull complete"), 6 * PERIOD + 2)
+    assert counts(pull.state) == (2, 1, 800, 800)
 
 
 def test_the_rate_follows_what_comes_and_is_smoothed() -> None:
