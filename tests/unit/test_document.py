@@ -208,7 +208,7 @@ def test_each_field_of_the_containers_own_part(
                         "ReadOnly": True,
                         "VolumeOptions": {
                             "NoCopy": True,
-                            "Labels": {f"{LABEL_PREFIX}volume": "true"},
+                            "Labels": {},
                         },
                     }
                 ]
@@ -229,6 +229,14 @@ def test_ports_are_exposed_and_bound() -> None:
         "90/tcp": [{"HostIp": "", "HostPort": "8000-8010"}],
         "91/tcp": [{"HostIp": "", "HostPort": ""}],
     }
+
+
+def test_a_volume_bears_whose_it_is_and_nothing_else() -> None:
+    owner = {f"{LABEL_PREFIX}node": "n", f"{LABEL_PREFIX}home": "host:/data"}
+    spec = Spec.model_validate({"image": "nginx", "volumes": ["data:/d"]})
+    labels = {**owner, f"{LABEL_PREFIX}job": "j", "team": "a"}
+    (mount,) = container_document(spec, {}, labels)["HostConfig"]["Mounts"]
+    assert mount["VolumeOptions"]["Labels"] == owner
 
 
 def test_the_first_network_is_joined_at_once_and_has_the_links() -> None:
