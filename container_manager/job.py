@@ -130,11 +130,7 @@ class Container:
     @property
     def signal(self) -> str | None:
         """The name of the signal that has ended it, as far as its exit code tells."""
-        # A shell's convention, and the engine's: 128 and the signal's number.
-        try:
-            return signal.Signals((self.exit_code or 0) - 128).name
-        except ValueError:  # it ended by itself
-            return None
+        return signal_name(self.exit_code)
 
     @property
     def ended(self) -> bool:
@@ -202,7 +198,7 @@ class Job:
     @property
     def container_name(self) -> str:
         """The name that its container gets: from the spec, else from the id's random digits."""
-        return self.spec.name or f"cm-{self.id[-12:]}"
+        return container_name(self.spec.name, self.id)
 
     @property
     def followed(self) -> bool:
@@ -367,6 +363,22 @@ class Job:
         return self._changed(
             now, status=status, phase=phase, reason=reason, history=history, **changes
         )
+
+
+def container_name(wanted: str | None, job_id: str) -> str:
+    """The name of a job's container: as its spec wants it, else from the id's random digits."""
+    return wanted or f"cm-{job_id[-12:]}"
+
+
+def signal_name(exit_code: int | None) -> str | None:
+    """The signal that an exit code tells of; None where the program ended by itself."""
+    # A shell's convention, and the engine's: 128 and the signal's number.
+    if exit_code is None or exit_code <= 128:
+        return None
+    try:
+        return signal.Signals(exit_code - 128).name
+    except ValueError:
+        return None
 
 
 def _keep_seconds(spec: Spec) -> float | None:

@@ -18,7 +18,8 @@ from container_manager.engine.docker import Engine
 from container_manager.engine.pulls import Pulls
 from container_manager.errors import Conflict
 from container_manager.job import Job, Phase, Status
-from container_manager.store.jobs import Filter
+from container_manager.store.document import Document, document
+from container_manager.store.jobs import Filter, row
 from container_manager.work.ledger import Ledger
 from container_manager.work.tracker import Tracker
 
@@ -63,7 +64,8 @@ class ContainerService:
 
     async def status(self, params: JobParams) -> views.StatusView:
         """How a job stands, and what the engine last said of its container."""
-        return self._status_view(self._ledger.get(params.job_id))
+        job, output = self._ledger.look_up(params.job_id)
+        return {**self._view(job), "output": output}
 
     async def list(self, params: ListParams) -> views.ListView:
         """The jobs, newest first, page by page.
@@ -80,21 +82,25 @@ class ContainerService:
 
     async def cancel(self, params: JobParams) -> views.JobView:
         """Cancel a job, in whatever phase; one that runs is ended, which Wait awaits."""
-        return self._view(await self._tracker.cancel(params.job_id))
+        return self._view(_plain(await self._tracker.cancel(params.job_id)))
 
     async def retry(self, params: JobParams) -> views.JobView:
         """Try a failed, cancelled or lost job again from the start."""
-        return self._view(await self._ledger.retry(params.job_id))
+        return self._view(_plain(await self._ledger.retry(params.job_id)))
 
     async def wait(self, params: WaitParams) -> views.WaitView:
         """Answer when the job is final; after `timeout` seconds with how it stands then."""
         job = await self._ledger.wait(params.job_id, params.timeout)
-        return {**self._status_view(job), "timed_out": not job.status.final}
+        output, timed_out = self._ledger.output(job), not job.status.final
+        return {**self._view(_plain(job)), "output": output, "timed_out": timed_out}
 
-    def _status_view(self, job: Job) -> views.StatusView:
-        return {**self._view(job), "output": self._ledger.output(job)}
-
-    def _view(self, job: Job) -> views.JobView:
-        pulling = job.phase is Phase.PULLING
-        progress = self._pulls.progress(job.spec) if pulling else None
+    def _view(self, job: Document) -> views.JobView:
+        progress = None
+        if job["phase"] == Phase.PULLING:
+            progress = self._pulls.progress(self._ledger.get(job["id"]).spec)
         return views.job_view(job, self._engine.unavailable, progress)
+
+
+def _plain(job: Job) -> Document:
+    """A job as the store would give it back, so that there is one way to show one."""
+    return document(row(job))

@@ -9,9 +9,12 @@ from typing import Any
 from typing_extensions import TypedDict
 
 from container_manager.engine.progress import Progress
-from container_manager.job import Container, Entry, Job, Port, Status
+from container_manager.job import Status, container_name, signal_name
+from container_manager.spec import Spec
+from container_manager.store.document import Document
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+_TYPE: str = Spec.model_fields["type"].default
 
 
 class PortView(TypedDict):
@@ -111,7 +114,7 @@ class ListView(TypedDict):
     next_cursor: str | None
 
 
-def job_view(job: Job, engine_unavailable: str | None, progress: Progress | None) -> JobView:
+def job_view(job: Document, engine_unavailable: str | None, progress: Progress | None) -> JobView:
     """The job for its caller.
 
     Args:
@@ -119,67 +122,74 @@ def job_view(job: Job, engine_unavailable: str | None, progress: Progress | None
         engine_unavailable: why the engine cannot be used at present, if it cannot.
         progress: how far its image is, if it is being pulled.
     """
+    spec, container = job["spec"], job["container"]
     return {
-        "job_id": job.id,
-        "status": job.status.value,
-        "phase": job.phase,
+        "job_id": job["id"],
+        "status": job["status"],
+        "phase": job["phase"],
         "reason": _reason(job, engine_unavailable, progress),
         "progress": None if progress is None else _progress_view(progress),
-        "attempts": job.attempts,
-        "node": job.node,
-        "image": job.spec.image,
-        "type": job.spec.type,
-        "name": job.container_name,
-        "labels": job.spec.labels,
-        "user_data": job.spec.user_data,
-        "cancel_requested": job.cancel_requested,
-        "next_attempt_at": time_view(job.due_at),
-        "container": None if job.container is None else _container_view(job.container),
-        "created_at": _time(job.created_at),
-        "updated_at": _time(job.updated_at),
-        "history": [_entry_view(entry) for entry in job.history],
+        "attempts": job["attempts"],
+        "node": job["node"],
+        "image": spec["image"],
+        "type": spec.get("type", _TYPE),
+        "name": container_name(spec.get("name"), job["id"]),
+        "labels": spec.get("labels", {}),
+        "user_data": spec.get("user_data"),
+        "cancel_requested": job["cancel_requested"],
+        "next_attempt_at": time_view(job["due_at"]),
+        "container": None if container is None else _container_view(container),
+        "created_at": _time(job["created_at"]),
+        "updated_at": _time(job["updated_at"]),
+        "history": [
+            {"at": _time(at), "status": status, "phase": phase, "reason": why, "attempt": attempt}
+            for at, status, phase, why, attempt in job["history"]
+        ],
     }
 
 
-def _reason(job: Job, engine_unavailable: str | None, progress: Progress | None) -> str | None:
+def _reason(job: Document, engine_unavailable: str | None, progress: Progress | None) -> str | None:
     """Why the job stands as it does; whoever waits is always told for what."""
-    if job.status.final:
-        return job.reason
+    status, reason = Status(job["status"]), job["reason"]
+    if status.final:
+        return reason
     if engine_unavailable is not None:
         return f"waiting for the container engine: {engine_unavailable}"
-    if job.status is Status.RUNNING:
-        if job.cancel_requested:
+    if status is Status.RUNNING:
+        if job["cancel_requested"]:
             return "being cancelled"
-        return job.reason if progress is None else f"pulling the image: {progress}"
-    if job.due_at is not None:
-        return f"waiting to be tried again: {job.reason}"
+        return reason if progress is None else f"pulling the image: {progress}"
+    if job["due_at"] is not None:
+        return f"waiting to be tried again: {reason}"
     return "waiting for a free worker"
 
 
-def _container_view(container: Container) -> ContainerView:
+def _container_view(container: dict[str, Any]) -> ContainerView:
+    # One that was stored by an earlier version lacks what later ones have added.
+    said = container.get
     return {
-        "id": container.id,
-        "name": container.name,
-        "state": container.state,
-        "exit_code": container.exit_code,
-        "signal": container.signal,
-        "oom_killed": container.oom_killed,
-        "health": container.health,
-        "health_output": container.health_output,
-        "restarts": container.restarts,
-        "ports": [_port_view(port) for port in container.ports],
-        "started_at": time_view(container.started_at),
-        "finished_at": time_view(container.finished_at),
-        "seen_at": _time(container.seen_at),
+        "id": container["id"],
+        "name": container["name"],
+        "state": container["state"],
+        "exit_code": said("exit_code"),
+        "signal": signal_name(said("exit_code")),
+        "oom_killed": said("oom_killed", False),
+        "health": said("health"),
+        "health_output": said("health_output"),
+        "restarts": said("restarts", 0),
+        "ports": [_port_view(port) for port in said("ports", ())],
+        "started_at": time_view(said("started_at")),
+        "finished_at": time_view(said("finished_at")),
+        "seen_at": _time(container["seen_at"]),
     }
 
 
-def _port_view(port: Port) -> PortView:
+def _port_view(port: dict[str, Any]) -> PortView:
     return {
-        "container_port": port.container_port,
-        "protocol": port.protocol,
-        "host_ip": port.host_ip,
-        "host_port": port.host_port,
+        "container_port": port["container_port"],
+        "protocol": port["protocol"],
+        "host_ip": port["host_ip"],
+        "host_port": port["host_port"],
     }
 
 
@@ -190,16 +200,6 @@ def _progress_view(progress: Progress) -> ProgressView:
         "bytes": progress.bytes,
         "bytes_total": progress.bytes_total,
         "bytes_per_second": round(progress.bytes_per_second),
-    }
-
-
-def _entry_view(entry: Entry) -> EntryView:
-    return {
-        "at": _time(entry.at),
-        "status": entry.status.value,
-        "phase": entry.phase,
-        "reason": entry.reason,
-        "attempt": entry.attempt,
     }
 
 

@@ -15,6 +15,7 @@ import orjson
 from container_manager.job import Container, Entry, Job, Phase, Port, Status
 from container_manager.spec import Model, Spec
 from container_manager.store.database import Connection, Table
+from container_manager.store.document import Document, document, job_id_of
 
 MIGRATIONS = (
     """
@@ -70,6 +71,10 @@ TABLE = Table("job", _COLUMNS)
 _INSERT = f"INSERT OR IGNORE INTO job ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
 _SELECT = f"SELECT {_COLUMNS} FROM job"  # noqa: S608 - a constant
 _SELECT_ONE = f"{_SELECT} WHERE id = ?"
+# By one statement: another one costs more than what it finds.
+_SELECT_WITH_OUTPUT = (
+    f"SELECT {_COLUMNS}, (SELECT lines FROM output WHERE job_id = id) FROM job WHERE id = ?"  # noqa: S608
+)
 _UPDATE = """
     UPDATE job SET node = ?2, epoch = ?3, revision = ?4, status = ?5, phase = ?6, followed = ?7,
         created_at = ?8, updated_at = ?9, spec = ?10, sealed_env = ?11, body = ?12,
@@ -105,7 +110,7 @@ class Filter:
 class Page:
     """A part of a listing, newest first."""
 
-    jobs: list[Job]
+    jobs: list[Document]
     next_cursor: str | None
     """Where the next part begins: hand it back. None at the end."""
 
@@ -147,11 +152,6 @@ def _key(job_id: str) -> bytes:
     return bytes.fromhex(job_id.replace("-", ""))
 
 
-def _id(key: bytes) -> str:
-    digits = key.hex()
-    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
-
-
 def encode_spec(spec: Spec) -> bytes:
     """The spec as stored: what its caller has set, and never the environment."""
     # What is not set is not looked at, which the model's own serialiser would do field by field.
@@ -186,7 +186,7 @@ def _job(values: tuple[Any, ...]) -> Job:
     container = document.pop("container", None)
     history = document.pop("history")
     return Job(
-        id=_id(id_),
+        id=job_id_of(id_),
         node=node,
         epoch=epoch,
         revision=revision,
@@ -231,19 +231,25 @@ def get(connection: Connection, job_id: str) -> Job | None:
     return None if values is None else _job(values)
 
 
+def look_up(connection: Connection, job_id: str) -> tuple[Document, bytes | None] | None:
+    """The job of this id in plain values, and the sealed last lines of its container."""
+    values = connection.execute(_SELECT_WITH_OUTPUT, (_key(job_id),)).get
+    return None if values is None else (document(values), values[-1])
+
+
 def waiting(connection: Connection) -> Iterator[tuple[str, int | None]]:
     """Id and due time of all jobs that need a worker: those cut short first, then by age."""
     interrupted = "SELECT id, body FROM job WHERE status = 'running' AND followed = 0 ORDER BY id"
     pending = "SELECT id, body FROM job WHERE status = 'pending' ORDER BY id"
     for query in (interrupted, pending):
         for id_, body in connection.execute(query):
-            yield _id(id_), orjson.loads(body).get("due_at")
+            yield job_id_of(id_), orjson.loads(body).get("due_at")
 
 
 def followed_ids(connection: Connection) -> list[str]:
     """The ids of all jobs whose containers have to be watched."""
     rows = connection.execute("SELECT id FROM job WHERE followed = 1")
-    return [_id(id_) for (id_,) in rows]
+    return [job_id_of(id_) for (id_,) in rows]
 
 
 def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None) -> Page:
@@ -252,15 +258,15 @@ def page(connection: Connection, wanted: Filter, limit: int, cursor: str | None)
     since = max(wanted.since or 0, 0) // 1000
     # A UUIDv7 begins with the milliseconds of its making.
     oldest = since.to_bytes(6, "big") + bytes(10)
-    jobs: list[Job] = []
+    jobs: list[Document] = []
     rows = _newest_first(connection, wanted.status, oldest, before)
     for looked_at, values in enumerate(rows, start=1):
         before = values[0]
-        job = _job(values)
+        job = document(values)
         if _fits(job, wanted):
             jobs.append(job)
         if len(jobs) == limit or looked_at == SCAN_LIMIT:
-            return Page(jobs, _id(before))
+            return Page(jobs, job_id_of(before))
     return Page(jobs, None)
 
 
@@ -281,10 +287,10 @@ def _newest_first(
             yield values
 
 
-def _fits(job: Job, wanted: Filter) -> bool:
-    if wanted.since is not None and job.created_at < wanted.since:
+def _fits(job: Document, wanted: Filter) -> bool:
+    if wanted.since is not None and job["created_at"] < wanted.since:
         return False
-    labels = job.spec.labels
+    labels = job["spec"].get("labels", {})
     return all(key in labels and value in (None, labels[key]) for key, value in wanted.labels)
 
 
@@ -355,7 +361,7 @@ def recall(connection: Connection, key: str, now: int) -> tuple[bytes, str] | No
     """The fingerprint and the job's id that were kept under this key, unless it has expired."""
     query = "SELECT fingerprint, job_id FROM idempotency WHERE key = ? AND expires_at > ?"
     found = connection.execute(query, (key, now)).get
-    return None if found is None else (found[0], _id(found[1]))
+    return None if found is None else (found[0], job_id_of(found[1]))
 
 
 def remember(

@@ -22,6 +22,7 @@ from container_manager.job import Job, Status
 from container_manager.spec import Spec
 from container_manager.store import jobs
 from container_manager.store.database import Connection, Database
+from container_manager.store.document import Document
 from container_manager.store.sealing import Seal, SealBroken
 from container_manager.work.ids import JobIds
 from container_manager.work.queue import JobQueue
@@ -183,11 +184,28 @@ class Ledger:
             raise JobNotFound
         return job
 
+    def look_up(self, job_id: str) -> tuple[Document, list[str] | None]:
+        """A job in plain values, and the last lines that its container has written, if any.
+
+        Raises:
+            JobNotFound: there is none of this id.
+        """
+        if (canonical := _canonical(job_id)) is None:
+            raise JobNotFound
+        found = self._database.read(lambda connection: jobs.look_up(connection, canonical))
+        if found is None:
+            raise JobNotFound
+        job, sealed = found
+        return job, self._lines(sealed, job["id"])
+
     def output(self, job: Job) -> list[str] | None:
         """The last lines that a job's container has written; None where none were kept."""
         sealed = self._database.read(lambda connection: jobs.output(connection, job.id))
+        return self._lines(sealed, job.id)
+
+    def _lines(self, sealed: bytes | None, job_id: str) -> list[str] | None:
         try:
-            return None if sealed is None else self._seal.open_output(sealed, job.id)
+            return None if sealed is None else self._seal.open_output(sealed, job_id)
         except SealBroken:
             return None
 

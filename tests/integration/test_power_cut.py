@@ -28,6 +28,7 @@ from container_manager.job import Container, Job, Phase
 from container_manager.spec import Spec
 from container_manager.store import jobs
 from container_manager.store.database import Connection, Database
+from container_manager.store.document import document
 from container_manager.store.sealing import Seal
 from container_manager.work.ledger import Ledger, Step
 from container_manager.work.queue import JobQueue
@@ -251,7 +252,7 @@ async def _examine(database: Database, life: Life, moment: int) -> str | None:
     job = Job.new(id=LATEST, node=NODE, spec=Spec(image="nginx"), sealed_env=None, now=1)
     await database.append(jobs.TABLE, jobs.row(job))
     page = database.read(lambda c: jobs.page(c, jobs.Filter(), 3, None))
-    return None if page.jobs[0] == job else "does not take another job"
+    return None if page.jobs[0] == document(jobs.row(job)) else "does not take another job"
 
 
 @dataclass(frozen=True)

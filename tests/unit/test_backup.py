@@ -12,6 +12,7 @@ import subprocess
 import tarfile
 import tempfile
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -138,9 +139,11 @@ async def test_what_was_restored_opens_and_unseals(saved: Path, tmp_path: Path) 
     seal = Seal(directory.secret("seal.key", bytes))
     async with opened(directory.path) as database:
         found = await database.scan(lambda c: jobs.page(c, jobs.Filter(), 100, None))
-    assert len(found.jobs) == 20
-    for job in found.jobs:
-        assert seal.open(job.sealed_env, job.id) == {"PASSWORD": CANARY}
+        assert len(found.jobs) == 20
+        for one in found.jobs:
+            job = await database.scan(partial(jobs.get, job_id=one["id"]))
+            assert job is not None
+            assert seal.open(job.sealed_env, job.id) == {"PASSWORD": CANARY}
     directory.close()
 
 

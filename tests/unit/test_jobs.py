@@ -12,18 +12,19 @@ from hypothesis import strategies as st
 
 from container_manager.job import Status
 from container_manager.spec import Spec
-from container_manager.store.jobs import Filter
+from container_manager.store.document import Document, document
+from container_manager.store.jobs import Filter, row
 from tests.unit.builders import Clock, Rooms, bring, create, opened
 
 if TYPE_CHECKING:
-    from container_manager.job import Job
+    pass
 
 NGINX = Spec(image="nginx")
 
 
-async def listed(rooms: Rooms, wanted: Filter, limit: int) -> list[Job]:
+async def listed(rooms: Rooms, wanted: Filter, limit: int) -> list[Document]:
     """All pages one after the other."""
-    found: list[Job] = []
+    found: list[Document] = []
     cursor = None
     for _ in range(100):
         page = await rooms.ledger.page(wanted, limit, cursor)
@@ -41,20 +42,24 @@ async def page_through(
     with tempfile.TemporaryDirectory() as directory:
         async with opened(Path(directory), clock) as rooms:
             jobs = []
+            plain: dict[str, Document] = {}
             for status, labelled in made:
                 spec = Spec(image="nginx", labels={"team": "a"} if labelled else {})
                 job = await create(rooms.ledger, spec)
                 jobs.append(await bring(rooms.ledger, job, status))
+                plain[job.id] = document(row(jobs[-1]))
                 clock.advance(0.0007)  # some share a millisecond
             newest_first = [job for job in reversed(jobs) if not wanted or job.status in wanted]
-            assert await listed(rooms, Filter(status=wanted), limit) == newest_first
+            assert await listed(rooms, Filter(status=wanted), limit) == [
+                plain[job.id] for job in newest_first
+            ]
             labels = (("team", "a"),)
             assert await listed(rooms, Filter(status=wanted, labels=labels), limit) == [
-                job for job in newest_first if job.spec.labels
+                plain[job.id] for job in newest_first if job.spec.labels
             ]
             for since in {job.created_at for job in jobs}:
                 assert await listed(rooms, Filter(status=wanted, since=since), limit) == [
-                    job for job in newest_first if job.created_at >= since
+                    plain[job.id] for job in newest_first if job.created_at >= since
                 ]
 
 
@@ -75,4 +80,4 @@ async def test_a_job_that_comes_meanwhile_does_not_shift_the_pages(rooms: Rooms)
     first = await rooms.ledger.page(Filter(), 2, None)
     await create(rooms.ledger, NGINX)
     second = await rooms.ledger.page(Filter(), 2, first.next_cursor)
-    assert [job.id for job in first.jobs + second.jobs] == [job.id for job in reversed(old)]
+    assert [job["id"] for job in first.jobs + second.jobs] == [job.id for job in reversed(old)]

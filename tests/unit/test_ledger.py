@@ -101,8 +101,8 @@ async def test_a_change_is_made_though_its_caller_has_gone(rooms: Rooms) -> None
     await rooms.database.write(lambda c: None)
     assert rooms.ledger.get(job.id).status is Status.CANCELLED
     page = await rooms.ledger.page(Filter(), 10, None)
-    assert [one.status for one in page.jobs] == [Status.PENDING, Status.CANCELLED]
-    assert await take(rooms.queue) == page.jobs[0].id
+    assert [one["status"] for one in page.jobs] == [Status.PENDING, Status.CANCELLED]
+    assert await take(rooms.queue) == page.jobs[0]["id"]
 
 
 async def test_a_full_queue_refuses_and_keeps_nothing(tmp_path: Path, clock: Clock) -> None:
