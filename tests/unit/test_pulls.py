@@ -191,7 +191,7 @@ def test_a_connection_that_broke_is_made_again(words: str) -> None:
     [
         "write /var/lib/docker/tmp/GetImageBlob713211083: no space left on device",
         (
-            "failed to register layer: Error processing tar file(exit status 1): write /usr/bin/chsh"
+            "failed to register layer: Error processing tar file(exit status 1): write /bin/chsh"
             ": no space left on device"
         ),
         # Podman
