@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ def backup(ctx: click.Context, file: Path, force: bool) -> None:
     with _failing():
         from container_manager.store.backup import save, save_to
 
+        os.nice(10)  # the daemon's calls come first
         if file == _DASH:
             if sys.stdout.isatty():
                 raise click.UsageError("A backup is nothing for a terminal: redirect it.", ctx)
