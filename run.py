@@ -649,9 +649,10 @@ ON_PODMAN = "pytest on Podman"
 # one that is away, and what tries the tests' own tools; of the matrix of kills, those at commits,
 # which are the same with every engine, and all but the first of the three rounds of the others.
 _TESTS = "tests/integration/test_"
+_OTHER_TESTS = ("backup", "disk", "http", "malformed", "power_cut", "registry_proxy", "start")
 PODMAN_TESTS = (
     "tests/integration",
-    *(f"--ignore={_TESTS}{name}.py" for name in ("disk", "http", "malformed", "start", "support")),
+    *(f"--ignore={_TESTS}{name}.py" for name in (*_OTHER_TESTS, "support", "systemd")),
     f"--deselect={_TESTS}restart.py::test_killed_at_each_commit",
     *(f"--deselect={_TESTS}restart.py::test_killed_at_each_engine_call[{n}-" for n in (1, 2)),
 )

@@ -99,7 +99,7 @@ def test_what_the_spec_says_arrives_unchanged(spec: Spec, labels: dict[str, str]
     host = document["HostConfig"]
     assert host.get("Init") is spec.init
     assert host.get("Memory") == spec.memory
-    assert document.get("StopTimeout") == spec.stop_timeout
+    assert document["StopTimeout"] == (10 if spec.stop_timeout is None else spec.stop_timeout)
     assert sum(map(len, host.get("PortBindings", {}).values())) == len(spec.ports)
     assert host.get("PortBindings", {}).keys() == document.get("ExposedPorts", {}).keys()
     assert [mount["Source"] for mount in host.get("Mounts", [])] == [v.name for v in spec.volumes]
@@ -120,6 +120,7 @@ def test_a_bare_spec_asks_for_nothing() -> None:
         "Image": "nginx",
         "Env": [],
         "Labels": {},
+        "StopTimeout": 10,
         "HostConfig": {
             "AutoRemove": False,
             "Privileged": False,
