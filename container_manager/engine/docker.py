@@ -42,6 +42,9 @@ class Engine(Connection):
             ImageMissing: the image has to be pulled first.
             NameTaken: a container of that name exists; the engine's names are an atomic lock.
         """
+        if podman.is_podman(self.version):
+            for volume in podman.volumes(document):
+                await self.request("POST", "volumes/create", body=volume)
         params = {"name": name, **({} if platform is None else {"platform": platform})}
         data = orjson.dumps(document)
         made = await self.call(
