@@ -55,6 +55,8 @@ MAX_PROBE = 500
 """Characters that are kept of what a health check's probe says."""
 
 _UNREACHABLE = 900  # aiodocker's status for "no connection"
+# The image itself, or the platform of it that is asked for: `docker run` pulls either.
+_NO_IMAGE = re.compile(r"no such image|image with reference .* was found but", re.IGNORECASE)
 _HEALS = re.compile(
     r"timeout|timed out|connection|no such host|too ?many ?requests|temporar|unavailable|EOF"
     r"|i/o|reset|network is unreachable|server misbehaving|internal server error|bad gateway"
@@ -435,7 +437,7 @@ def _translated(error: DockerError) -> EngineError:
     """The engine's error by what is to be done about it (statuses as the Engine API lists them)."""
     words = _cut(" ".join(error.message.split()))
     kind: type[EngineError] = EngineRefused
-    if error.status == 404 and "no such image" in words.lower():
+    if error.status == 404 and _NO_IMAGE.search(words):
         kind = ImageMissing
     elif error.status == 404 and "no such container" in words.lower():
         kind = ContainerMissing
