@@ -11,6 +11,7 @@ import signal
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -154,19 +155,8 @@ async def _serve(settings: Settings) -> int:
         )
         app = App(Dispatcher(methods, metrics.count_call), access, metrics, readiness)
 
-        def status() -> str:
-            counts = f"{len(queue)} waiting, {len(active)} deploying"
-            if stopping.is_set():
-                return f"stopping: {counts}"
-            reason = engine.unavailable
-            return counts if reason is None else f"engine unavailable: {reason}; {counts}"
-
-        async def store_answers() -> None:
-            # A refusal is an answer: no restart makes room on a full disk.
-            with suppress(StorageUnavailable):
-                await database.write(lambda connection: None)
-
         stopping = _stop_signals()
+        status = partial(_status, stopping, queue, active, engine)
         database.on_damage(stopping.set)
         ledger.enqueue_waiting()
         runner = app.runner()
@@ -189,7 +179,8 @@ async def _serve(settings: Settings) -> int:
         async with asyncio.TaskGroup() as group:
             background = [
                 group.create_task(
-                    service_manager.keep_informed(status, store_answers), name="service-manager"
+                    service_manager.keep_informed(status, partial(_answers, database)),
+                    name="service-manager",
                 ),
                 group.create_task(watcher.run(), name="watcher"),
                 group.create_task(tracker.run(), name="tracker"),
@@ -252,6 +243,22 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> None:
             f"Cannot listen on {where} ({os.strerror(error.errno or 0)}). Choose another with "
             "--port or --listen-address."
         ) from error
+
+
+def _status(stopping: asyncio.Event, queue: JobQueue, active: ActiveJobs, engine: Engine) -> str:
+    """How things stand, for people, in one line."""
+    counts = f"{len(queue)} waiting, {len(active)} deploying"
+    if stopping.is_set():
+        return f"stopping: {counts}"
+    reason = engine.unavailable
+    return counts if reason is None else f"engine unavailable: {reason}; {counts}"
+
+
+async def _answers(database: Database) -> None:
+    """Return once the store's writer has taken a turn."""
+    # A refusal is an answer: no restart makes room on a full disk.
+    with suppress(StorageUnavailable):
+        await database.write(lambda connection: None)
 
 
 def _stop_signals() -> asyncio.Event:

@@ -195,7 +195,7 @@ class NetworkService:
             raise strangers("network", params.name, named[0].labels)
         try:
             for one in own:
-                await self._networks.remove(one.id)
+                await self._networks.remove(one)
         except ObjectMissing as error:
             raise NetworkNotFound from error
         return {"removed": [params.name]}
@@ -211,7 +211,7 @@ class NetworkService:
             if one.containers or not is_own(self._me, one.labels):
                 continue
             try:
-                await self._networks.remove(one.id)
+                await self._networks.remove(one)
             except (EngineRejected, EngineRefused) as error:  # in use since, or gone
                 log.info("network not pruned", network=one.name, reason=str(error))
             else:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from collections.abc import Iterator
@@ -33,6 +34,7 @@ def backup(ctx: click.Context, file: Path, force: bool) -> None:
     with _failing():
         from container_manager.store.backup import save, save_to
 
+        os.nice(10)  # the daemon's calls come first
         if file == _DASH:
             if sys.stdout.isatty():
                 raise click.UsageError("A backup is nothing for a terminal: redirect it.", ctx)
@@ -57,8 +59,8 @@ def restore(ctx: click.Context, file: Path, force: bool) -> None:
     """Put the backup FILE in place in the data directory.
 
     With `-` it is read from standard input. Stop the daemon first. FILE is checked before anything
-    is changed, and what was there is kept in a directory beside it. The node is then the one that
-    was saved: never run both.
+    is changed, and what was there is kept in the data directory as `before-restore-TIME`. The node
+    is then the one that was saved: never run both.
     """
     settings = Settings.from_values(ctx.find_root().params)
     with _failing():

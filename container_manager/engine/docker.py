@@ -13,11 +13,12 @@ from aiodocker import Docker
 from container_manager.engine import podman
 from container_manager.engine.answers import Inspected, Listed, inspected, listed
 from container_manager.engine.connection import CALL_TIMEOUT, CONNECT_TIMEOUT, Connection
+from container_manager.engine.document import STOP_TIMEOUT
 from container_manager.engine.errors import ContainerMissing, EngineError, EngineRefused
 from container_manager.engine.output import MAX_LINES, last_lines
 from container_manager.spec import LABEL_PREFIX
 
-STOP_GRACE = 10.0
+STOP_GRACE = float(STOP_TIMEOUT)
 """Seconds between a container's stop signal and SIGKILL, where it was not created with others."""
 
 
@@ -41,6 +42,9 @@ class Engine(Connection):
             ImageMissing: the image has to be pulled first.
             NameTaken: a container of that name exists; the engine's names are an atomic lock.
         """
+        if podman.is_podman(self.version):
+            for volume in podman.volumes(document):
+                await self.request("POST", "volumes/create", body=volume)
         params = {"name": name, **({} if platform is None else {"platform": platform})}
         data = orjson.dumps(document)
         made = await self.call(

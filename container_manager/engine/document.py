@@ -17,6 +17,10 @@ from container_manager.spec.mounts import Volume
 from container_manager.spec.networks import Network
 from container_manager.spec.ports import Port
 
+STOP_TIMEOUT = 10
+"""Seconds that a container has to end by itself. Docker's default is said, since Podman's is 0 for
+a container that was created by this API."""
+
 # What is sent as it is, wherever it is set. Their names in the document, by those in the spec.
 _CONFIG = {
     "entrypoint": "Entrypoint",
@@ -57,6 +61,7 @@ def container_document(spec: Spec, env: dict[str, str], labels: dict[str, str]) 
         "Image": spec.image,
         "Env": [f"{key}={value}" for key, value in env.items()],
         "Labels": labels,
+        "StopTimeout": STOP_TIMEOUT,
         **_as_it_is(spec, _CONFIG),
         "HostConfig": _host_config(spec, labels),
     }

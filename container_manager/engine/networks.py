@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from container_manager.engine.docker import Engine
+from container_manager.engine.podman import is_podman
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,14 +77,16 @@ class Networks:
         made = await self._engine.request("POST", "networks/create", body=document)
         return _network(await self._engine.request("GET", f"networks/{made['Id']}"), 0)
 
-    async def remove(self, network_id: str) -> None:
-        """Remove a network, given by its id, since several may have one name.
+    async def remove(self, network: Network) -> None:
+        """Remove a network: by its id, since several may have one name.
 
         Raises:
             ObjectMissing: there is none.
             EngineRejected: a running container is attached to it.
         """
-        await self._engine.request("DELETE", f"networks/{network_id}")
+        # With Podman no two have one name, and given an id it removes one that is in use.
+        key = network.name if is_podman(self._engine.version) else network.id
+        await self._engine.request("DELETE", f"networks/{key}")
 
 
 def attached(containers: Iterable[Mapping[str, Any]]) -> Counter[str]:

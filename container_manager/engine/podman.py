@@ -30,6 +30,20 @@ def state(word: str) -> str:
     return _STATES.get(word, word)
 
 
+def volumes(document: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """The volumes of a document for a container, each as it is asked for by itself.
+
+    Podman makes those that there are not along with the container, as Docker does, but leaves out
+    their labels.
+    """
+    mounts = document["HostConfig"].get("Mounts", ())
+    return [
+        {"Name": one["Source"], "Driver": "local", "Labels": one["VolumeOptions"]["Labels"]}
+        for one in mounts
+        if one["Type"] == "volume"
+    ]
+
+
 def environment(pairs: Sequence[str], hostname: str) -> dict[str, str]:
     """A container's variables without those that Podman adds by itself.
 

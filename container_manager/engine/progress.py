@@ -60,11 +60,13 @@ class PullProgress:
         done, total, complete = self._layers.get(layer, (0, 0, False))
         if status == "Downloading":
             detail = message.get("progressDetail") or {}
-            done, total = int(detail.get("current") or 0), int(detail.get("total") or total)
+            # Where the registry does not tell the size, there is none, or Podman's -1.
+            total = max(int(detail.get("total") or 0), total)
+            done = int(detail.get("current") or 0)
         elif status in _DOWNLOADED:
-            done = total
+            done = max(done, total)
         elif status in _HAVE:
-            done, complete = total, True
+            done, complete = max(done, total), True
         elif status.startswith("Retrying"):
             done = 0
         self._layers[layer] = done, total, complete

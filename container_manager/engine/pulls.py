@@ -25,6 +25,8 @@ MAX_PULLS = 8
 """Pulls at a time. An engine downloads three layers at a time by default, whatever it is asked."""
 RATE_LIMIT_PAUSE = 30.0
 """Seconds to wait at least where a registry says "too many requests" and not for how long."""
+SHORTEST_PAUSE = 1.0
+"""Seconds to wait at least, however short the time is that such a registry says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,23 +112,35 @@ def _key(spec: Spec) -> _Key:
 
 # -- why a pull failed -----------------------------------------------------------------------------
 
+# The status, where the engine's words have it. Docker: "received unexpected HTTP status: 503 …",
+# "error parsing HTTP 404 response body: …"; with containerd's images: "unexpected status from HEAD
+# request to https://…: 401 …", "unexpected status code https://…: 500 …"; Podman: "StatusCode: 404,
+# …", "invalid status code from registry 403 (…)".
+_STATUS = re.compile(
+    r"(?:HTTP status:|parsing HTTP|StatusCode:|status code from registry"
+    r"|unexpected status(?: code| from [A-Z]+ request to)?(?: \S+)?:) ([1-5]\d\d)\b"
+)
 _LIMITED = re.compile(r"too ?many ?requests|rate limit", re.IGNORECASE)
-_WAIT = re.compile(r"(?:retry[- ]after|try again in|wait)\D{0,10}(\d{1,6})", re.IGNORECASE)
+# In seconds, or as Go writes them: ghcr.io says "retry-after: 681.996µs".
+_WAIT = re.compile(
+    r"(?:retry[- ]after|try again in|wait)\D{0,10}(\d{1,6}(?:\.\d{1,9})?)(ns|[uµμ]s|ms|s|m|h)?",
+    re.IGNORECASE,
+)
+_SECONDS = {"ns": 1e-9, "us": 1e-6, "µs": 1e-6, "μs": 1e-6, "ms": 1e-3, "s": 1, "m": 60, "h": 3600}
 _DISK_FULL = re.compile(r"no space left on device|disk quota exceeded", re.IGNORECASE)
 _UNAUTHORIZED = re.compile(
-    r"unauthorized|authentication required|no basic auth credentials|denied|forbidden"
-    r"|incorrect username or password",
+    r"unauthorized|authentication required|no basic auth credentials|(?<!permission )denied"
+    r"|forbidden|incorrect username or password|invalid username/password",
     re.IGNORECASE,
 )
 _NOT_FOUND = re.compile(
     r"manifest unknown|name unknown|not found|does not exist|no matching manifest"
-    r"|does not match the specified platform|invalid reference",
+    r"|no image found in (?:manifest list|image index)|does not match the specified platform"
+    r"|invalid reference",
     re.IGNORECASE,
 )
-_SERVER = re.compile(
-    r"HTTP status:? 5\d\d|internal server error|bad gateway|unavailable", re.IGNORECASE
-)
-_CUT = re.compile(r"\bEOF\b|connection reset|broken pipe|unexpected end", re.IGNORECASE)
+_SERVER = re.compile(r"internal server error|bad gateway|unavailable", re.IGNORECASE)
+_CUT = re.compile(r"\bEOF\b|connection reset|broken pipe")
 
 
 def pull_failed(image: Reference, words: str, *, logged_in: bool) -> EngineError:
@@ -135,21 +149,22 @@ def pull_failed(image: Reference, words: str, *, logged_in: bool) -> EngineError
     The engine passes on no status of the registry, only words: its own, and those of the registry.
     """
     registry = image.registry
-    if _LIMITED.search(words):
-        told = _WAIT.search(words)
-        pause = float(told[1]) if told else RATE_LIMIT_PAUSE
+    said = _without_name(image, words)
+    status = int(told[1]) if (told := _STATUS.search(said)) else 0
+    if status == 429 or _LIMITED.search(said):
+        pause = _pause(said)
         return EngineRefused(
             f"the registry {registry} says that there were too many requests; "
             f"next try in {pause:g} s or later: {words}",
             retry_after=pause,
         )
-    if _DISK_FULL.search(words):
+    if _DISK_FULL.search(said):
         return EngineRefused(f"the engine's disk is full: {words}")
-    if _SERVER.search(words):
+    if status >= 500 or _SERVER.search(said):
         return EngineRefused(f"the registry {registry} fails: {words}")
-    if _CUT.search(words):
+    if not status and _CUT.search(said):
         return EngineRefused(f"the connection to the registry {registry} broke: {words}")
-    if _UNAUTHORIZED.search(words):
+    if status in (401, 403) or _UNAUTHORIZED.search(said):
         remedy = (
             "the login that was used has no right to it"
             if logged_in
@@ -159,8 +174,22 @@ def pull_failed(image: Reference, words: str, *, logged_in: bool) -> EngineError
         return EngineRejected(
             f"the registry {registry} refuses {image.repository}; {remedy}: {words}"
         )
-    if _NOT_FOUND.search(words):
+    if status == 404 or _NOT_FOUND.search(said):
         return EngineRejected(
             f"the registry {registry} has no {image.repository} {image.tag_or_digest}: {words}"
         )
     return EngineRefused(f"the registry {registry} cannot be used: {words}")
+
+
+def _pause(words: str) -> float:
+    """The seconds that a registry asks to wait."""
+    if (told := _WAIT.search(words)) is None:
+        return RATE_LIMIT_PAUSE
+    return max(float(told[1]) * _SECONDS[(told[2] or "s").lower()], SHORTEST_PAUSE)
+
+
+def _without_name(image: Reference, words: str) -> str:
+    """The words without the image's own name, which may sound like any of them."""
+    names = [image.name, *([image.repository] if "/" in image.repository else [])]
+    pattern = "|".join(map(re.escape, names))
+    return re.sub(rf"(?<![\w.-])(?:{pattern})(?![\w.-])", "", words)

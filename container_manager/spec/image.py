@@ -12,14 +12,17 @@ from pydantic import AfterValidator, Field
 
 DOCKER_HUB = "docker.io"
 
-_LABEL = r"[a-zA-Z0-9]+(?:-+[a-zA-Z0-9]+)*"
-_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*|\[[0-9a-fA-F:]+\])(?::[0-9]{{1,5}})?"
-_COMPONENT = r"[a-z0-9]+(?:(?:\.|_{1,2}|-+)[a-z0-9]+)*"
+# What repeats is possessive: each part ends where its characters do, so that there is nothing to
+# try again, and no name makes the check slow.
+_LABEL = r"[a-zA-Z0-9]++(?:-++[a-zA-Z0-9]++)*+"
+_DOMAIN = rf"(?:{_LABEL}(?:\.{_LABEL})*+|\[[0-9a-fA-F:]++\])(?::[0-9]{{1,5}}+)?+"
+_COMPONENT = r"[a-z0-9]++(?:(?:\.|_{1,2}+|-++)[a-z0-9]++)*+"
 _IMAGE = re.compile(
-    rf"(?P<name>(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*)"
-    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}))?"
-    r"(?:@(?P<digest>[a-z0-9+._-]+:[0-9a-fA-F]{32,128}))?"
+    rf"(?P<name>(?:{_DOMAIN}/)?{_COMPONENT}(?:/{_COMPONENT})*+)"
+    r"(?::(?P<tag>[A-Za-z0-9_][A-Za-z0-9_.-]{0,127}+))?+"
+    r"(?:@(?P<digest>[a-z0-9+._-]++:[0-9a-fA-F]{32,128}+))?+"
 )
+_HINT = "is no image reference; write [registry/]name[:tag][@digest]"
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +46,8 @@ class Reference:
         Raises:
             ValueError: it is none.
         """
-        match = _match(text)
+        if (match := _IMAGE.fullmatch(text)) is None:
+            raise ValueError(_HINT)
         name, tag, digest = match["name"], match["tag"], match["digest"]
         registry, slash, repository = name.partition("/")
         if not slash or not _is_registry(registry):
@@ -76,14 +80,9 @@ def _is_registry(component: str) -> bool:
     )
 
 
-def _match(text: str) -> re.Match[str]:
-    if (match := _IMAGE.fullmatch(text)) is None:
-        raise ValueError("is no image reference; write [registry/]name[:tag][@digest]")
-    return match
-
-
 def _image(value: str) -> str:
-    _match(value)
+    if _IMAGE.fullmatch(value) is None:
+        raise ValueError(_HINT)
     return value
 
 

@@ -22,6 +22,8 @@ from container_manager.errors import StorageUnavailable
 
 _STEPS = 100
 """Cells and pages between two looks at the clock."""
+HEAD_START = 5.0
+"""Seconds that everything else gets at the start before the check goes on beside it."""
 
 log = structlog.get_logger()
 
@@ -72,6 +74,9 @@ def verify(path: Path, connection: apsw.Connection) -> None:
 def whole_so_far(path: Path, seconds: float) -> bool:
     """Check for `seconds` at most; whether all of it was seen in that time.
 
+    Where a power cut has left a rollback journal, as it can while the file is being made, SQLite
+    has to roll back before anybody can read: such a file is not looked at here.
+
     Raises:
         StoreDamaged: what was seen is damaged.
         apsw.Error: it cannot be read.
@@ -81,7 +86,7 @@ def whole_so_far(path: Path, seconds: float) -> bool:
     connection.set_progress_handler(lambda: time.monotonic() > end, _STEPS)
     try:
         verify(path, connection)
-    except apsw.InterruptError:
+    except (apsw.InterruptError, apsw.ReadOnlyError):
         return False
     finally:
         connection.close()
@@ -96,13 +101,13 @@ class BackgroundCheck:
         self._path = path
         self._found = found
         self._connection = _opened(path)
-        self._closing = False
+        self._closing = threading.Event()
         self._thread = threading.Thread(target=self._run, name="store-check", daemon=True)
         self._thread.start()
 
     def close(self) -> None:
         """Break the check off, unless it has ended."""
-        self._closing = True
+        self._closing.set()
         while self._thread.is_alive():
             # Again and again: an interrupt before the check has begun goes unheard.
             self._connection.interrupt()
@@ -111,9 +116,9 @@ class BackgroundCheck:
 
     def _run(self) -> None:
         _step_back()
-        begun = time.monotonic()
-        if self._closing:
+        if self._closing.wait(HEAD_START):
             return
+        begun = time.monotonic()
         try:
             # No progress handler here: it would hold the interpreter's lock from a thread that
             # may have to wait long for a processor.

@@ -47,11 +47,14 @@ MIGRATIONS = (
     CREATE INDEX idempotency_expires_at ON idempotency (expires_at);
     """,
     # A job is followed as long as its container is there, ended or not; and it is done with when
-    # there is nothing left of it but its row.
+    # there is nothing left of it but its row. A batch container that has ended stays for a day.
     """
     ALTER TABLE job ADD COLUMN removal_due INTEGER;
     UPDATE job SET followed = 1 WHERE status NOT IN ('pending', 'running')
         AND coalesce(json_extract(CAST(body AS TEXT), '$.container.state'), 'removed') <> 'removed';
+    UPDATE job SET removal_due = updated_at + 86400000000 WHERE status NOT IN ('pending', 'running')
+        AND json_extract(CAST(spec AS TEXT), '$.type') = 'batch'
+        AND json_extract(CAST(body AS TEXT), '$.container.state') IN ('exited', 'dead');
     CREATE INDEX job_removal_due ON job (removal_due) WHERE removal_due IS NOT NULL;
     CREATE INDEX job_done ON job (updated_at)
         WHERE followed = 0 AND status NOT IN ('pending', 'running');

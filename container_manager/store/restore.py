@@ -66,6 +66,7 @@ def restore(source: BinaryIO, data_dir: Path, *, force: bool = False) -> Restore
     """
     directory = DataDirectory(data_dir)
     try:
+        _give_to_owner(directory.path, directory.path / "lock", directory.path / NEW)
         if directory.database.exists() and not force:
             raise BackupError(
                 f"{directory.path} holds a job store already. With --force it is set aside, and "
@@ -75,7 +76,7 @@ def restore(source: BinaryIO, data_dir: Path, *, force: bool = False) -> Restore
             manifest = _unpack(source, staging)
             _check(staging, manifest)
             (staging / NEW).touch(mode=0o600)
-            _give_to_owner(directory.path, staging)
+            _give_to_owner(directory.path, staging, *staging.iterdir())
             return Restored(manifest, place(directory.path))
     finally:
         directory.close()
@@ -201,10 +202,11 @@ def _check(staging: Path, manifest: Manifest) -> None:
         raise BackupError(f"The backup holds {jobs} jobs instead of {manifest.jobs}.")
 
 
-def _give_to_owner(path: Path, staging: Path) -> None:
+def _give_to_owner(path: Path, *files: Path) -> None:
     """Where root restores what another user's daemon is to use, give it to that user."""
     if os.geteuid() != 0:
         return
     owner = path.stat()
-    for file in (path / "lock", staging, *staging.iterdir()):
-        os.chown(file, owner.st_uid, owner.st_gid)
+    for file in files:
+        if file.exists():
+            os.chown(file, owner.st_uid, owner.st_gid)

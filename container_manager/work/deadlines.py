@@ -21,8 +21,8 @@ class Moments:
     """The attempt at a service has used up its `deploy_timeout`."""
     timed_out: float
     """A batch container has run for its `run_timeout`."""
-    restarts: int = 0
-    """The container's restarts that the settle time counts from."""
+    started_at: int | None = None
+    """The container's start that the settle time counts from."""
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
 
@@ -62,7 +62,7 @@ class Deadlines:
                 left = min(max(left - ran, 0.0), left)
             moments = Moments(NEVER, NEVER, now + left)
         if job.container is not None:
-            moments.restarts = job.container.restarts
+            moments.started_at = job.container.started_at
         self.forget(job.id)
         self._moments[job.id] = moments
         for moment in (moments.settled, moments.overdue, moments.timed_out):
@@ -72,11 +72,11 @@ class Deadlines:
     def of(self, job: Job, container: Container) -> Moments:
         """The moments of a job whose container is now seen like this.
 
-        A container that its engine has started again begins to settle anew.
+        A container that was started again, by its engine or by somebody, begins to settle anew.
         """
         moments = self._moments.get(job.id) or self.set(job)
-        if container.restarts > moments.restarts and moments.settled != NEVER:
-            moments.restarts = container.restarts
+        if container.started_at != moments.started_at and moments.settled != NEVER:
+            moments.started_at = container.started_at
             moments.settled = self._loop.time() + self._settle
             self._call_at(job.id, moments, moments.settled)
         return moments

@@ -89,9 +89,12 @@ def _judge_service(
         if after_outage:
             return Verdict(Kind.ATTEMPT_FAILED, "the container ended with the engine", counts=False)
         hint = '; for a command that ends by itself use "type": "batch"'
+        when = (
+            f", restarted {_times(container.restarts)} before" if container.restarts else " at once"
+        )
         return Verdict(
             Kind.ATTEMPT_FAILED,
-            f"the container {exit_words(container)} at once"
+            f"the container {exit_words(container)}{when}"
             + (hint if container.exit_code == 0 else ""),
         )
     if container.health == "unhealthy":
@@ -102,7 +105,7 @@ def _judge_service(
         return Verdict(Kind.COMPLETE)
     if container.restarts >= MAX_RESTARTS:
         last = "" if container.exit_code is None else f"; it last {exit_words(container)}"
-        words = f"the container keeps ending: restarted {container.restarts} times{last}"
+        words = f"the container keeps ending: restarted {_times(container.restarts)}{last}"
         return Verdict(Kind.ATTEMPT_FAILED, words)
     if overdue:
         return Verdict(Kind.ATTEMPT_FAILED, "the container was not up within deploy_timeout")
@@ -118,6 +121,10 @@ def exit_words(container: Container) -> str:
     if container.error:
         notes.append(container.error)
     return f"exited with code {code}" + (f" ({', '.join(notes)})" if notes else "")
+
+
+def _times(number: int) -> str:
+    return "once" if number == 1 else f"{number} times"
 
 
 def retry_delay(retry: Retry, failures: int, rng: random.Random) -> float:

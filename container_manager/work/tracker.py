@@ -18,7 +18,7 @@ from container_manager.engine.answers import Listed
 from container_manager.engine.docker import Engine
 from container_manager.engine.errors import ContainerMissing, EngineError, EngineUnavailable
 from container_manager.errors import ApplicationError
-from container_manager.job import Job, Status
+from container_manager.job import LIVE_STATES, Job, Status
 from container_manager.store.directory import DataDirectory
 from container_manager.work.active import ActiveJobs
 from container_manager.work.deadlines import Deadlines
@@ -108,7 +108,8 @@ class Tracker:
             if action != "start":
                 self._active.mark_dirty(job_id)
             return
-        if action == "start":
+        # A look under way may have seen it as it was before.
+        if action == "start" and job_id not in self._looking:
             job = self._ledger.find(job_id)
             if job is None or job.container is None or job.container.state == "running":
                 return  # our own start, told late
@@ -134,12 +135,13 @@ class Tracker:
         return job
 
     async def look_at_everything(self) -> None:
-        """Compare all containers of jobs with what is recorded, and look at what differs.
+        """Compare all containers of jobs with what is recorded, and look at what may differ.
 
-        Called by the watcher on each new connection, and periodically.
+        Called by the watcher on each new connection. Nobody has listened before it, so that a
+        container which runs may have been started again since, with other ports.
         """
         outage, self._was_connected = self._was_connected, True
-        await self._compare(await self._engine.list_jobs(), after_outage=outage)
+        await self._compare(await self._engine.list_jobs(), after_outage=outage, unheard=True)
 
     # -- looking -------------------------------------------------------------------------------
 
@@ -149,12 +151,16 @@ class Tracker:
             if self._engine.unavailable is not None:
                 continue  # the watcher looks when it is back
             try:
-                await self._compare(await self._engine.list_jobs(), after_outage=False)
+                await self._compare(
+                    await self._engine.list_jobs(), after_outage=False, unheard=False
+                )
             except (EngineError, ApplicationError) as error:
                 log.warning("periodic look failed", reason=str(error))
                 self._engine.doubt()
 
-    async def _compare(self, listed: Sequence[Listed], *, after_outage: bool) -> None:
+    async def _compare(
+        self, listed: Sequence[Listed], *, after_outage: bool, unheard: bool
+    ) -> None:
         by_job: defaultdict[str, list[Listed]] = defaultdict(list)
         for one in listed:
             by_job[one.job_id].append(one)
@@ -166,12 +172,14 @@ class Tracker:
             if number % BREATH == 0:
                 await asyncio.sleep(0)  # thousands of ended containers must not hold up the loop
             if job_id not in self._active:
-                all_dealt_with &= await self._compare_job(job_id, containers, after_outage)
+                all_dealt_with &= await self._compare_job(
+                    job_id, containers, after_outage=after_outage, unheard=unheard
+                )
         if all_dealt_with:
             self._directory.set_known()
 
     async def _compare_job(
-        self, job_id: str, containers: Sequence[Listed], after_outage: bool
+        self, job_id: str, containers: Sequence[Listed], *, after_outage: bool, unheard: bool
     ) -> bool:
         """Compare a job with its containers; False where one could not be dealt with.
 
@@ -179,7 +187,7 @@ class Tracker:
         """
         try:
             for one in containers:
-                await self._compare_one(job_id, one, after_outage=after_outage)
+                await self._compare_one(job_id, one, after_outage=after_outage, unheard=unheard)
         except EngineUnavailable:
             raise
         except (EngineError, ApplicationError) as error:
@@ -187,7 +195,9 @@ class Tracker:
             return False
         return True
 
-    async def _compare_one(self, job_id: str, one: Listed, *, after_outage: bool) -> None:
+    async def _compare_one(
+        self, job_id: str, one: Listed, *, after_outage: bool, unheard: bool
+    ) -> None:
         if (job := self._ledger.find(job_id)) is None:
             await self._recover(one)
             return
@@ -197,7 +207,8 @@ class Tracker:
         known = job.container
         if known is None or known.id != one.id:
             return
-        if known.state != one.state or job.status is Status.RUNNING:
+        restarted = unheard and one.state in LIVE_STATES
+        if known.state != one.state or restarted or job.status is Status.RUNNING:
             self.touch(job.id, after_outage=after_outage)
 
     async def _recover(self, listed: Listed) -> None:

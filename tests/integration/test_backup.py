@@ -364,9 +364,9 @@ UNHURRIED = (
     """
 import sys
 from container_manager.cli.main import main
-from container_manager.store import database
+from container_manager.store import database, integrity
 
-database.CHECK_SECONDS = 0
+database.CHECK_SECONDS = integrity.HEAD_START = 0
 main(sys.argv[1:])
 """,
 )

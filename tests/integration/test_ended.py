@@ -16,6 +16,7 @@ if TYPE_CHECKING:
 
     from tests.conftest import MakeDaemon
     from tests.support.daemon import Daemon
+    from tests.support.engine import Engine
 
 ONCE = {"max_attempts": 1}
 TALKS = ["sh", "-c", "for i in $(seq 1 150); do echo line $i; done; exit 3"]
@@ -59,6 +60,7 @@ async def test_the_last_lines_of_a_batch_job_are_kept(daemon: MakeDaemon, image:
     assert (job["status"], job["output"]) == ("complete", ["to stderr"])
 
 
+@pytest.mark.docker_only("it loses parts of long lines where only the last ones are asked for")
 async def test_lines_beyond_every_bound_are_cut(daemon: MakeDaemon, image: str) -> None:
     node = await daemon()
     script = "head -c 300000 /dev/zero | tr '\\0' x; echo; echo; printf 'no end of line \\377'"
@@ -133,7 +135,7 @@ async def test_a_cancelled_batch_job_keeps_its_last_lines(daemon: MakeDaemon, im
     assert job["output"][-1] == "ending"
 
 
-async def test_exit_reasons_are_told(daemon: MakeDaemon, image: str) -> None:
+async def test_exit_reasons_are_told(daemon: MakeDaemon, engine: Engine, image: str) -> None:
     node = await daemon()
     killed = ["sh", "-c", CHILD_IS_KILLED]
     job = await node.wait(await node.create(image, type="batch", arguments=killed))
@@ -142,8 +144,11 @@ async def test_exit_reasons_are_told(daemon: MakeDaemon, image: str) -> None:
     job = await node.wait(
         await node.create(image, type="batch", arguments=eats, memory="8m"), timeout=60
     )
-    assert (job["status"], job["container"]["oom_killed"]) == ("failed", True)
-    assert job["reason"] == "exited with code 137 (SIGKILL, out of memory)"
+    told = job["container"]["oom_killed"]
+    assert told or engine.podman  # which does not tell with control groups of version 1
+    memory = ", out of memory" if told else ""
+    assert job["status"] == "failed"
+    assert job["reason"] == f"exited with code 137 (SIGKILL{memory})"
 
 
 # The container

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import re
 import shutil
 from typing import TYPE_CHECKING, Any
 
@@ -83,7 +84,7 @@ async def test_addresses_and_internal_are_as_they_are_asked_for(
     with pytest.raises(RpcError) as refused:
         await create(node, resources.name(), subnet=wanted)
     assert refused.value.code == -32007
-    assert "overlaps" in refused.value.message
+    assert re.search("overlaps|is already used", refused.value.message)
 
 
 async def test_name_that_is_taken_is_a_conflict_however_many_ask_at_once(
@@ -104,8 +105,9 @@ async def test_name_that_is_taken_is_a_conflict_however_many_ask_at_once(
         await create(node, foreign)
     with pytest.raises(RpcError, match="-32007"):
         await create(node, "bridge")
-    with pytest.raises(RpcError, match=r"-32007 .*predefined"):  # reserved, and in no list
-        await create(node, "default")
+    if not engine.podman:  # there it is a name like any other
+        with pytest.raises(RpcError, match=r"-32007 .*predefined"):  # reserved, and in no list
+            await create(node, "default")
 
 
 async def test_remove_takes_what_is_ours_and_unused(
@@ -120,7 +122,7 @@ async def test_remove_takes_what_is_ours_and_unused(
     async def remove(what: str) -> Any:
         return await node.call("NetworkService.Remove", {"name": what})
 
-    with pytest.raises(RpcError, match="has active endpoints") as refused:
+    with pytest.raises(RpcError, match=r"has active endpoints|is being used") as refused:
         await remove(name)
     assert refused.value.code == -32007
     await container.delete(force=True)
@@ -189,7 +191,7 @@ async def test_prune_skips_what_is_taken_into_use_meanwhile(
     async def take() -> None:
         await resources.container(network=taken)
 
-    hook = engine_proxy.before(f"DELETE /networks/{id_}", take)
+    hook = engine_proxy.before(f"DELETE /networks/({id_}|{taken})", take)
     assert await node.call("NetworkService.Prune", {}) == {"removed": [unused]}
     assert hook.fired == 1
     assert (await listed(node, taken) or {})["containers"] == 1
@@ -226,8 +228,8 @@ async def test_call_under_way_when_the_connection_is_made_anew_says_that_the_eng
 ) -> None:
     node = await daemon(docker_host=engine_proxy.url)
     name = resources.name()
-    id_ = (await create(node, name))["id"]
-    gate = engine_proxy.hold(f"DELETE /networks/{id_}")
+    await create(node, name)
+    gate = engine_proxy.hold("DELETE /networks/")
     removing = asyncio.create_task(node.call("NetworkService.Remove", {"name": name}))
     await gate.reached()
     many = len(engine_proxy.requests)

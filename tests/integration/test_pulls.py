@@ -189,6 +189,7 @@ async def test_a_registry_that_heals_is_enough(
     assert "pulling" in [entry["phase"] for entry in job["history"]]
 
 
+@pytest.mark.docker_only("it makes the pause and tries again by itself")
 async def test_too_many_requests_are_followed_by_the_pause_that_is_asked_for(
     daemon: MakeDaemon, registry_proxy: RegistryProxy, pulled: str
 ) -> None:

@@ -19,8 +19,8 @@ https://sqlite.org/atomiccommit.html (section 2) and https://sqlite.org/psow.htm
 - Names come and go in the order of the calls, as journaling file systems keep them (ext4, XFS,
   Btrfs), and any number of the last of these calls may be lost. They are on disk once the directory
   is synced: with SQLite's `unix` VFS by a deletion that asks for it, and by the first sync of a log
-  or journal that was just created (`UNIXFILE_DIRSYNC` in os_unix.c). What was deleted and comes
-  back has the content that such a file may have.
+  or journal that was opened to be created where it is missing (`UNIXFILE_DIRSYNC` in os_unix.c).
+  What was deleted and comes back has the content that such a file may have.
 - Shared memory (`-shm`) is memory.
 """
 
@@ -183,9 +183,10 @@ class Recorder(apsw.VFS):
             self._numbers[path.name] = self._made
             self._made += 1
             self.note(Link(path.name, self._numbers[path.name]))
-            # SQLite's own files sync the directory with the first sync of such a file.
-            beside = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL
-            file.directory_unsynced = bool(flags[0] & beside)
+        beside = apsw.SQLITE_OPEN_WAL | apsw.SQLITE_OPEN_MAIN_JOURNAL
+        if flags[0] & beside and flags[0] & apsw.SQLITE_OPEN_CREATE:
+            # Whether or not it was there already: another connection may have made it.
+            file.directory_unsynced = True
         file.number = self._numbers[path.name]
         return file
 
@@ -213,6 +214,15 @@ class RecordedFile(apsw.VFSFile):
     ) -> None:
         super().__init__(base, name, flags)
         self._recorder = recorder
+
+    def xLock(self, level: int) -> None:  # noqa: N802 -- SQLite's name
+        """Lock."""
+        try:
+            super().xLock(level)
+        except apsw.IOError as error:
+            # Closing a read-only connection tries for a lock that it cannot have. SQLite goes on
+            # without, and so has apsw, which would otherwise raise what went wrong.
+            raise apsw.BusyError(str(error)) from error
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802 -- SQLite's name
         """Write."""

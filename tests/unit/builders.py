@@ -17,7 +17,7 @@ from container_manager.engine.logins import Logins
 from container_manager.engine.networks import Networks
 from container_manager.engine.pulls import Pulls
 from container_manager.engine.volumes import Volumes
-from container_manager.job import Container, Job, Phase, Status
+from container_manager.job import Container, Job, Phase, Port, Status
 from container_manager.node import Node
 from container_manager.spec import LABEL_PREFIX, Spec
 from container_manager.store.database import Database
@@ -202,6 +202,13 @@ spec_fields = (_services | _batches).map(fitting)
 """The fields of a spec, as a caller writes them."""
 specs = spec_fields.map(Spec.model_validate)
 
+ports = st.builds(
+    Port,
+    container_port=st.integers(1, 65535),
+    protocol=st.sampled_from(["tcp", "udp", "sctp"]),
+    host_ip=st.sampled_from(["0.0.0.0", "::", "127.0.0.1", ""]),
+    host_port=st.integers(0, 65535),
+)
 containers = st.builds(
     Container,
     id=words,
@@ -212,6 +219,9 @@ containers = st.builds(
     exit_code=st.none() | st.integers(-1, 255),
     oom_killed=st.booleans(),
     health=st.sampled_from([None, "starting", "healthy", "unhealthy"]),
+    health_output=st.none() | words,
+    restarts=st.integers(0, 2**31),
+    ports=st.lists(ports, max_size=3).map(tuple),
     error=st.none() | words,
     started_at=st.none() | times,
     finished_at=st.none() | times,

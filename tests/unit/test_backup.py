@@ -340,6 +340,20 @@ def test_a_store_that_is_there_is_set_aside_only_when_asked_to(data_dir: Path, s
     assert not list(data_dir.glob("restore.*"))
 
 
+def test_what_root_restores_is_the_directorys_owners(saved: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        pytest.skip("giving a file away needs root")
+    new = tmp_path / "new"
+    new.mkdir()
+    os.chown(new, 1234, 5678)
+    with pytest.raises(BackupError):
+        restore(io.BytesIO(b"no backup"), new)
+    assert {path.stat().st_uid for path in new.rglob("*")} == {1234}
+    put_back(saved, new)
+    put_back(saved, new, force=True)
+    assert {(path.stat().st_uid, path.stat().st_gid) for path in new.rglob("*")} == {(1234, 5678)}
+
+
 def test_a_directory_in_use_is_left_alone(data_dir: Path, saved: Path) -> None:
     before = tree(data_dir)
     directory = DataDirectory(data_dir)

@@ -99,7 +99,7 @@ def test_what_the_spec_says_arrives_unchanged(spec: Spec, labels: dict[str, str]
     host = document["HostConfig"]
     assert host.get("Init") is spec.init
     assert host.get("Memory") == spec.memory
-    assert document.get("StopTimeout") == spec.stop_timeout
+    assert document["StopTimeout"] == (10 if spec.stop_timeout is None else spec.stop_timeout)
     assert sum(map(len, host.get("PortBindings", {}).values())) == len(spec.ports)
     assert host.get("PortBindings", {}).keys() == document.get("ExposedPorts", {}).keys()
     assert [mount["Source"] for mount in host.get("Mounts", [])] == [v.name for v in spec.volumes]
@@ -120,6 +120,7 @@ def test_a_bare_spec_asks_for_nothing() -> None:
         "Image": "nginx",
         "Env": [],
         "Labels": {},
+        "StopTimeout": 10,
         "HostConfig": {
             "AutoRemove": False,
             "Privileged": False,
@@ -208,7 +209,7 @@ def test_each_field_of_the_containers_own_part(
                         "ReadOnly": True,
                         "VolumeOptions": {
                             "NoCopy": True,
-                            "Labels": {f"{LABEL_PREFIX}volume": "true"},
+                            "Labels": {},
                         },
                     }
                 ]
@@ -229,6 +230,14 @@ def test_ports_are_exposed_and_bound() -> None:
         "90/tcp": [{"HostIp": "", "HostPort": "8000-8010"}],
         "91/tcp": [{"HostIp": "", "HostPort": ""}],
     }
+
+
+def test_a_volume_bears_whose_it_is_and_nothing_else() -> None:
+    owner = {f"{LABEL_PREFIX}node": "n", f"{LABEL_PREFIX}home": "host:/data"}
+    spec = Spec.model_validate({"image": "nginx", "volumes": ["data:/d"]})
+    labels = {**owner, f"{LABEL_PREFIX}job": "j", "team": "a"}
+    (mount,) = container_document(spec, {}, labels)["HostConfig"]["Mounts"]
+    assert mount["VolumeOptions"]["Labels"] == owner
 
 
 def test_the_first_network_is_joined_at_once_and_has_the_links() -> None:

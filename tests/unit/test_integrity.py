@@ -11,6 +11,7 @@ import pytest
 
 from container_manager.spec import Spec
 from container_manager.store import database as module
+from container_manager.store import integrity
 from container_manager.store.database import Connection, Database, Table
 from container_manager.store.directory import DataDirectory
 from container_manager.store.integrity import BackgroundCheck, StoreDamaged, whole_so_far
@@ -39,6 +40,7 @@ async def path(tmp_path: Path) -> Path:
 def unhurried(monkeypatch: pytest.MonkeyPatch) -> None:
     """As if the store were too large for the start's share of the check."""
     monkeypatch.setattr(module, "CHECK_SECONDS", 0)
+    monkeypatch.setattr(integrity, "HEAD_START", 0)
 
 
 def refused(path: Path) -> StoreDamaged:
@@ -133,7 +135,11 @@ async def test_a_check_that_is_not_needed_is_not_made(path: Path) -> None:
     await database.close()
 
 
-async def test_a_check_can_be_broken_off(path: Path) -> None:
+@pytest.mark.parametrize("head_start", [0, 60])
+async def test_a_check_can_be_broken_off(
+    path: Path, monkeypatch: pytest.MonkeyPatch, head_start: float
+) -> None:
+    monkeypatch.setattr(integrity, "HEAD_START", head_start)
     for _ in range(20):  # at any point of it
         found: list[StoreDamaged] = []
         check = BackgroundCheck(path, found.append)

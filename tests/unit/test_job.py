@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from container_manager.errors import Conflict
-from container_manager.job import HISTORY_LENGTH, Job, Phase, Status
+from container_manager.job import BATCH_KEEP, HISTORY_LENGTH, Job, Phase, Status
 from container_manager.spec import Spec
 from container_manager.store import jobs
 from tests.unit.builders import (
@@ -207,6 +207,114 @@ def test_the_labels_of_a_container_say_whose_it_is() -> None:
         prefix + "attempt": "1",
         prefix + "type": "service",
     }
+
+
+# What is followed, and what is removed
+
+
+@given(walks)
+def test_a_container_that_is_there_is_followed_and_removed_only_when_it_has_ended(
+    taken: list[Step],
+) -> None:
+    for spec in ({}, {"type": "batch"}, {"keep": 60}, {"remove_on_exit": True}):
+        for step, _, job in walk(new_job(**spec), taken):
+            there = job.container is not None and job.container.state != "removed"
+            if job.status.final:
+                assert job.followed == there, step
+            if job.removal_due is not None:
+                assert job.status.final, step
+                assert job.container is not None
+                assert job.container.ended, step
+                assert job.removal_due >= job.updated_at
+
+
+@pytest.mark.parametrize(
+    ("phase", "followed"),
+    [
+        (Phase.CREATING, False),
+        (Phase.PULLING, False),
+        (Phase.STARTING, False),
+        (Phase.VERIFYING, True),
+        (Phase.RUNNING, True),
+    ],
+)
+def test_a_running_job_is_followed_once_its_container_was_started(
+    phase: Phase, followed: bool
+) -> None:
+    assert new_job().claimed(NOW).entered(phase, NOW, container()).followed is followed
+
+
+@pytest.mark.parametrize("state", ["running", "restarting", "paused", "exited", "dead", "removed"])
+@pytest.mark.parametrize("status", ENDED)
+def test_a_job_that_has_ended_is_followed_as_long_as_its_container_is_there(
+    status: Status, state: str
+) -> None:
+    assert job_in(status).observed(container(state), NOW).followed is (state != "removed")
+    assert not new_job().cancelling(NOW).followed  # there never was one
+
+
+@pytest.mark.parametrize("state", ["exited", "dead"])
+@pytest.mark.parametrize(
+    ("fields", "keep"),
+    [
+        ({}, None),
+        ({"keep": 0}, 0),
+        ({"keep": 90.5}, 90.5),
+        ({"remove_on_exit": True}, 0),
+        ({"type": "batch"}, BATCH_KEEP),
+        ({"type": "batch", "keep": 5}, 5),
+        ({"type": "batch", "keep": 0}, 0),
+        ({"type": "batch", "remove_on_exit": True}, 0),
+    ],
+)
+def test_an_ended_container_is_removed_when_it_was_kept_for_its_time(
+    fields: dict[str, object], keep: float | None, state: str
+) -> None:
+    running = new_job(**fields).claimed(NOW).entered(Phase.RUNNING, NOW, container())
+    assert running.removal_due is None
+    seen = container(state, exit_code=0)
+    seen_at = NOW + 3_000_000
+    due = None if keep is None else seen_at + int(keep * 1e6)
+    assert running.completed(seen, seen_at).removal_due == due
+    assert running.failed("no", seen, seen_at).removal_due == due
+    assert running.cancelled(seen, seen_at).removal_due == due
+    later = running.completed(container(), NOW).observed(seen, seen_at)
+    assert later.removal_due == due
+    assert later.observed(seen.removed(seen_at), seen_at).removal_due is None
+
+
+@pytest.mark.parametrize("state", ["running", "restarting", "paused", "removed"])
+def test_a_container_that_has_not_ended_is_not_removed(state: str) -> None:
+    for status in ENDED:
+        job = job_in(status, remove_on_exit=True).observed(container(state, exit_code=1), NOW)
+        assert job.removal_due is None
+    again = job_in(Status.FAILED, type="batch").retried(NOW)
+    assert again.removal_due is None
+
+
+@pytest.mark.parametrize(
+    ("code", "name"),
+    [
+        (None, None),
+        (0, None),
+        (1, None),
+        (127, None),
+        (128, None),
+        (129, "SIGHUP"),
+        (130, "SIGINT"),
+        (134, "SIGABRT"),
+        (137, "SIGKILL"),
+        (139, "SIGSEGV"),
+        (143, "SIGTERM"),
+        (255, None),
+        (-1, None),
+    ],
+)
+def test_an_exit_code_names_the_signal(code: int | None, name: str | None) -> None:
+    assert container("exited", exit_code=code).signal == name
+
+
+# The store
 
 
 async def through_the_store(job: Job) -> Job | None:

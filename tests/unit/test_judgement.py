@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from container_manager.job import Container, Job, Phase, Status
 from container_manager.spec import Retry
-from container_manager.work.judgement import Kind, exit_words, judge, retry_delay
+from container_manager.work.judgement import MAX_RESTARTS, Kind, exit_words, judge, retry_delay
 from tests.unit.builders import NOW, container, containers, job_in, new_job, seconds
 
 WAIT, COMPLETE, FAILED, LOST = Kind.WAIT, Kind.COMPLETE, Kind.FAILED, Kind.LOST
@@ -74,6 +74,67 @@ def test_a_service_that_ends_by_itself_is_told_of_type_batch() -> None:
     assert "batch" not in judge(job, container("exited", exit_code=1), settled=True).reason
 
 
+def test_an_unhealthy_service_is_told_with_what_its_probe_said() -> None:
+    job = job_in(Status.RUNNING)
+    seen = container(health="unhealthy", health_output="wget: 503 Service Unavailable")
+    verdict = judge(job, seen, settled=True)
+    assert verdict.kind is AGAIN
+    assert verdict.reason == "the container is unhealthy: wget: 503 Service Unavailable"
+    silent = judge(job, container(health="unhealthy"), settled=True)
+    assert silent.reason == "the container is unhealthy"
+
+
+@pytest.mark.parametrize(
+    ("state", "restarts", "settled", "health", "kind"),
+    [
+        ("restarting", MAX_RESTARTS - 1, True, None, WAIT),
+        ("restarting", MAX_RESTARTS, True, None, AGAIN),
+        ("restarting", MAX_RESTARTS, False, None, AGAIN),
+        ("running", MAX_RESTARTS - 1, False, None, WAIT),
+        ("running", MAX_RESTARTS, False, None, AGAIN),
+        # It has settled since its newest start, and is up all the same.
+        ("running", MAX_RESTARTS, True, None, COMPLETE),
+        ("running", MAX_RESTARTS + 1, True, "healthy", COMPLETE),
+        ("running", MAX_RESTARTS, True, "starting", AGAIN),
+        ("exited", 2, True, None, AGAIN),
+        ("removed", MAX_RESTARTS, True, None, AGAIN),
+    ],
+)
+def test_a_service_may_be_started_again_by_its_engine_so_many_times(
+    state: str, restarts: int, settled: bool, health: str | None, kind: Kind
+) -> None:
+    seen = container(state, restarts=restarts, health=health)
+    assert judge(job_in(Status.RUNNING), seen, settled=settled).kind is kind
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"state": "restarting", "exit_code": 3}, "; it last exited with code 3"),
+        (
+            {"state": "restarting", "exit_code": 137, "oom_killed": True},
+            "; it last exited with code 137 (SIGKILL, out of memory)",
+        ),
+        ({"state": "running", "exit_code": None}, ""),
+    ],
+)
+def test_a_service_that_keeps_ending_is_told_with_its_last_end(
+    fields: dict[str, object], words: str
+) -> None:
+    seen = replace(container(restarts=5), **fields)
+    verdict = judge(job_in(Status.RUNNING), seen, settled=False)
+    assert verdict.reason == f"the container keeps ending: restarted 5 times{words}"
+
+
+@pytest.mark.parametrize(("restarts", "how"), [(1, "once"), (3, "3 times")])
+def test_a_service_that_its_engine_gave_up_is_told_with_its_restarts(
+    restarts: int, how: str
+) -> None:
+    seen = container("exited", exit_code=0, restarts=restarts)
+    reason = judge(job_in(Status.RUNNING), seen, settled=True).reason
+    assert reason.startswith(f"the container exited with code 0, restarted {how} before; for a ")
+
+
 def batch(*, on_exit: bool = False, timed_out: bool = False) -> Job:
     job = new_job(type="batch", run_timeout=90, retry={"on_exit": on_exit}).claimed(NOW)
     job = job.entered(Phase.RUNNING, NOW, container())
@@ -108,6 +169,14 @@ def test_a_batch_is_complete_on_exit_code_0(
     assert verdict.kind is kind
     if timed_out and kind is FAILED:
         assert verdict.reason == "timed out: stopped after running for 90 s"
+
+
+@pytest.mark.parametrize("restarts", [1, MAX_RESTARTS, 1000])
+def test_a_batch_is_waited_for_as_long_as_its_engine_starts_it_again(restarts: int) -> None:
+    seen = container("restarting", exit_code=1, restarts=restarts)
+    assert judge(batch(), seen, settled=False).kind is WAIT
+    ended = container("exited", exit_code=1, restarts=restarts)
+    assert judge(batch(), ended, settled=False).reason == "exited with code 1"
 
 
 @given(containers, st.booleans(), st.booleans(), st.booleans(), st.booleans())

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from container_manager.engine import podman
 from container_manager.engine.answers import inspected
+from container_manager.engine.document import container_document
 from container_manager.engine.errors import (
     ContainerMissing,
     EngineError,
@@ -21,7 +22,8 @@ from container_manager.engine.errors import (
 )
 from container_manager.engine.refusals import translated
 from container_manager.job import ENDED_STATES, LIVE_STATES
-from tests.unit.builders import NOW, texts, words
+from container_manager.spec import Spec
+from tests.unit.builders import NODE, NOW, texts, words
 
 RUNC = "runc: runc create failed: unable to start container process"
 WORDS: list[tuple[int, str, type[EngineError]]] = [
@@ -176,6 +178,15 @@ def test_a_container_that_has_ended_and_is_not_cleaned_up_has_ended() -> None:
     assert (container.state, container.exit_code) == ("exited", 7)
     container = inspected(shown(Status="stopping", ExitCode=0), NOW).container
     assert (container.state, container.exit_code) == ("running", None)
+
+
+def test_volumes_are_asked_for_with_their_labels() -> None:
+    spec = Spec(image="nginx", volumes=["data:/data", "cache:/cache:ro"], tmpfs=["/tmp"])
+    owner = {"io.container-manager.node": NODE, "io.container-manager.home": "h:/d"}
+    asked = podman.volumes(container_document(spec, {}, {"tier": "web", **owner}))
+    assert [one["Name"] for one in asked] == ["data", "cache"]
+    assert all(one["Labels"] == owner and one["Driver"] == "local" for one in asked)
+    assert podman.volumes(container_document(Spec(image="nginx"), {}, {})) == []
 
 
 def test_variables_that_podman_adds_are_not_the_specs() -> None:
