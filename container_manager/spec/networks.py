@@ -104,11 +104,12 @@ def _fitting(networks: tuple[Network, ...]) -> tuple[Network, ...]:
 
 
 def _link(value: str) -> str:
-    container, _, alias = value.partition(":")
-    alias = alias or container
-    if not is_name(container) or not is_host_name(alias):
+    container, colon, alias = value.partition(":")
+    # Without an alias, or with itself for one, it goes by its own name, as the engine has it.
+    named = not colon or alias == container or is_host_name(alias)
+    if not is_name(container) or not named:
         raise ValueError('is no link; write "container" or "container:alias"')
-    return f"{container}:{alias}"
+    return f"{container}:{alias or container}"
 
 
 _Network = Annotated[Network, BeforeValidator(_form, json_schema_input_type=str | Network)]

@@ -375,7 +375,13 @@ def fields_of(name: str) -> dict[str, st.SearchStrategy[Any]]:
                 "run_timeout": near_number,
                 "idempotency_key": st.text(max_size=300) | st.just(CANARY),
                 "privileged": st.booleans() | st.just(CANARY),
-                "volumes": st.just([CANARY]),
+                "volumes": st.sampled_from([[CANARY], [f"/{CANARY}:/x"], ["data:/x"], {"/": "a"}]),
+                "ports": st.lists(st.text("0123456789.:-/[]ud", max_size=20) | values, max_size=3),
+                "networks": st.lists(values, max_size=2) | st.dictionaries(key, values, max_size=2),
+                "network_mode": st.sampled_from(["host", "bridge", f"container:{CANARY}"]) | values,
+                "memory": near_number | st.text("0123456789.kmgb ", max_size=40) | values,
+                "healthcheck": st.dictionaries(st.sampled_from(["test", "interval"]), values),
+                "extra_hosts": st.dictionaries(key, values, max_size=2) | st.lists(values),
             }  # fmt: skip
         case "List":
             status = st.sampled_from(["pending", "lost", CANARY])

@@ -109,7 +109,8 @@ _tmpfs_options = st.lists(
 ).map(",".join)
 _tmpfs = st.dictionaries(paths, _tmpfs_options | st.none(), max_size=3)
 _aliases = st.lists(hosts, max_size=2)
-_networks = names.filter(lambda n: n not in ("none", "default", "host", "bridge"))
+# With a letter that no id has, and unlike any mode.
+_networks = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,9}_net", fullmatch=True)
 _network_forms = st.dictionaries(_networks, _aliases | st.none(), max_size=3).flatmap(
     lambda found: st.sampled_from(
         [

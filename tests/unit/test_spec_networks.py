@@ -72,10 +72,10 @@ def test_modes_are_taken_and_names_that_are_modes_point_there() -> None:
 
 
 def test_links_are_names_on_the_first_network() -> None:
-    spec = accepted(networks=["backend"], links=["db", "cache:redis"])
-    assert spec.links == ("db:db", "cache:redis")
+    spec = accepted(networks=["backend"], links=["db", "cache:redis", "odd."])
+    assert spec.links == ("db:db", "cache:redis", "odd.:odd.")
     assert "networks" in why(links=["db"])
-    for link in ("", ":a", "a b", "db:a:b", "db:a b", "x", "/db", 1, None):
+    for link in ("", ":a", "a b", "db:", "db:a:b", "db:a b", "x", "/db", 1, None):
         assert places(refused(networks=["backend"], links=["web", link])) == [("links", 1)]
 
 
