@@ -19,6 +19,8 @@ from container_manager.engine.errors import (
 MAX_WORDS = 2000
 """Characters that are kept of what the engine says."""
 
+# The image itself, or the platform of it that is asked for: `docker run` pulls either.
+_NO_IMAGE = re.compile(r"no such image|image with reference .* was found but", re.IGNORECASE)
 _HEALS = re.compile(
     r"timeout|timed out|connection|no such host|too ?many ?requests|temporar|unavailable|EOF"
     r"|i/o|reset|network is unreachable|server misbehaving|internal server error|bad gateway"
@@ -33,7 +35,7 @@ def translated(error: DockerError) -> EngineError:
     """The engine's error by what is to be done about it (statuses as the Engine API lists them)."""
     words = cut(" ".join(error.message.split()))
     kind: type[EngineError] = EngineRefused
-    if error.status == 404 and "no such image" in words.lower():
+    if error.status == 404 and _NO_IMAGE.search(words):
         kind = ImageMissing
     elif error.status in (404, 500) and "no such container" in words.lower():
         kind = ContainerMissing  # with 500 of one that Podman removes in this moment

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from container_manager.store.database import Connection
 
 NO_ENGINE = "unix:///nonexistent.sock"
-KEEP_ALL: tuple[str, ...] = ()
+KEEP_ALL = ("--retain-jobs", "10000000", "--retain-age", "10y")
 """Flags by which the daemon deletes nothing of such a past."""
 
 CHUNK = 20_000

@@ -11,6 +11,7 @@ import pytest
 
 from tests.bench.past import KEEP_ALL, NO_ENGINE, fill
 from tests.bench.rounds import ratio_row, rounds, rows
+from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -37,6 +38,8 @@ async def test_status_of_any_of_a_million_jobs(
     ids = await fill(node.data_dir, JOBS, 0)
     bodies = _status_bodies(tmp_path, random.sample(ids, min(ASKED, JOBS)))
     await node.start(wait_ready=False)
+    # The check of so large a store goes on after the start, in time that nobody else wants.
+    await eventually(lambda: "job store checked" in node.log, 300)
     job = await node.status(random.choice(ids))
     assert (job["status"], job["container"]["state"]) == ("complete", "removed")
 

@@ -34,6 +34,15 @@ async def gone(docker: aiodocker.Docker, job_id: str) -> None:
     await eventually(removed)
 
 
+async def recorded_as_gone(node: Daemon, job_id: str) -> None:
+    """Wait until the node has noted that a job's container is removed."""
+
+    async def told() -> bool:
+        return bool((await node.status(job_id))["container"]["state"] == "removed")
+
+    await eventually(told)
+
+
 async def forgotten(node: Daemon, job_id: str) -> None:
     """Wait until the node knows nothing of a job any more."""
 
@@ -162,11 +171,7 @@ async def test_a_container_is_removed_on_exit_with_code_and_lines_recorded(
     job = await node.wait(job_id)
     assert (job["status"], job["container"]["exit_code"]) == ("failed", 3)
     await gone(docker, job_id)
-
-    async def told() -> bool:
-        return (await node.status(job_id))["container"]["state"] == "removed"
-
-    await eventually(told)
+    await recorded_as_gone(node, job_id)
     job = await node.status(job_id)
     assert (job["container"]["exit_code"], len(job["output"])) == (3, 100)
 
@@ -232,7 +237,7 @@ async def _says(node: Daemon, words: str) -> bool:
 
 
 async def test_records_go_by_age_once_their_containers_are_gone(
-    daemon: MakeDaemon, docker: aiodocker.Docker, image: str
+    daemon: MakeDaemon, image: str
 ) -> None:
     node = await daemon("--retain-age", "0")
     removed = await node.create(image, type="batch", arguments=["true"], remove_on_exit=True)
@@ -240,22 +245,20 @@ async def test_records_go_by_age_once_their_containers_are_gone(
     runs = await node.create(image)
     for job_id in (removed, kept, runs):
         await node.wait(job_id)
-    await gone(docker, removed)
+    await recorded_as_gone(node, removed)
     await node.restart()  # records are looked at when the daemon starts, and every minute
     await forgotten(node, removed)
     assert (await node.status(kept))["container"]["state"] == "exited"
     assert (await node.status(runs))["container"]["state"] == "running"
 
 
-async def test_only_the_newest_records_stay(
-    daemon: MakeDaemon, docker: aiodocker.Docker, image: str
-) -> None:
+async def test_only_the_newest_records_stay(daemon: MakeDaemon, image: str) -> None:
     node = await daemon("--retain-jobs", "2")
     jobs = []
     for _ in range(4):
         jobs.append(await node.create(image, type="batch", arguments=["true"], remove_on_exit=True))
         await node.wait(jobs[-1])
-        await gone(docker, jobs[-1])
+        await recorded_as_gone(node, jobs[-1])
     await node.restart()
     await forgotten(node, jobs[0])
     await forgotten(node, jobs[1])
@@ -272,21 +275,17 @@ async def test_a_container_removed_while_the_daemon_is_away_is_noticed(
     await node.kill()
     await docker.containers.container(job["container"]["id"]).delete()
     await node.start()
-
-    async def noticed() -> bool:
-        return (await node.status(job_id))["container"]["state"] == "removed"
-
-    await eventually(noticed)
+    await recorded_as_gone(node, job_id)
 
 
 async def test_a_key_whose_job_is_forgotten_makes_no_second_one(
-    daemon: MakeDaemon, docker: aiodocker.Docker, image: str
+    daemon: MakeDaemon, image: str
 ) -> None:
     node = await daemon("--retain-age", "0")
     spec = {"type": "batch", "arguments": ["true"], "remove_on_exit": True}
     job_id = await node.create(image, **spec, idempotency_key="once")
     await node.wait(job_id)
-    await gone(docker, job_id)
+    await recorded_as_gone(node, job_id)
     await node.restart()
     await forgotten(node, job_id)
     with pytest.raises(RpcError, match="its record is not kept any more") as refused:

@@ -217,6 +217,8 @@ async def test_discover_describes_every_call(daemon: MakeDaemon) -> None:
     assert document["openrpc"].startswith("1.")
     methods = {method["name"]: method for method in document["methods"]}
     own = {f"{SERVICE}{one}" for one in ("Create", "Status", "List", "Cancel", "Retry", "Wait")}
+    for service in ("NetworkService", "VolumeService"):
+        own |= {f"{service}.{one}" for one in ("Create", "List", "Remove", "Prune")}
     assert methods.keys() == {*own, "rpc.discover"}
     params = {param["name"]: param for param in methods[f"{SERVICE}Create"]["params"]}
     assert params["image"]["required"]
@@ -582,7 +584,7 @@ async def test_probes_tell_of_an_engine_that_is_there(daemon: MakeDaemon) -> Non
     assert (status, state["ready"]) == (200, True)
     assert state["engine"] == {"available": True, "reason": None}
     assert state["queue"] == {"waiting": 0, "size": 7}
-    assert state["workers"] == {"busy": 0, "count": 3}
+    assert state["workers"] == {"busy": 0, "count": 3, "limit": 3}
     status, text = await node.get("/readyz", {"X-Forwarded-For": "203.0.113.1"})
     assert (status, orjson.loads(text)) == (200, {"ready": True})
 

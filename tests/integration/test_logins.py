@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import json
 import os
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import aiohttp
 import pytest
@@ -15,6 +16,7 @@ from aiodocker.exceptions import DockerError
 from container_manager.credential import NamedLogin
 from container_manager.engine.logins import Logins
 from tests.support.credential_helpers import keeper
+from tests.support.daemon import COMMAND, ROOT
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -22,6 +24,8 @@ if TYPE_CHECKING:
 
     import aiodocker
 
+    from tests.conftest import MakeDaemon
+    from tests.support.daemon import Daemon
     from tests.support.registry import PrivateRegistry
 
 pytestmark = [pytest.mark.engine, pytest.mark.registry]
@@ -121,3 +125,81 @@ async def test_a_named_credential_opens_it_and_a_wrong_password_does_not(
     assert "unauthorized" in str(await pull(docker, pushed, wrong))
     right = await named(private_registry.password).header(private_registry.address, "test")
     assert await pull(docker, pushed, right) is None
+
+
+# Jobs that name a credential
+
+QUICKLY = {"max_attempts": 3, "backoff": 0.05}
+WRONG = "canary-wrong-password"
+
+
+async def set_credential(node: Daemon, name: str, registry: str, user: str, secret: str) -> None:
+    """Keep a login as a person does, while the daemon runs."""
+    process = await asyncio.create_subprocess_exec(
+        *COMMAND,
+        *("--data-dir", str(node.data_dir), "credential", "set", name),
+        *("--registry", registry, "--username", user, "--password-stdin"),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.STDOUT,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+    )
+    printed, _ = await process.communicate(secret.encode())
+    assert (process.returncode, printed) == (0, b"")
+
+
+async def job_of(node: Daemon, image: str, **fields: object) -> dict[str, Any]:
+    """A job of this image, when it is final."""
+    return await node.wait(
+        await node.create(image, type="batch", arguments=["true"], retry=QUICKLY, **fields)
+    )
+
+
+def unseen(node: Daemon, secret: str, *jobs: dict[str, Any]) -> None:
+    """No log, no status and no file of the data directory has the secret."""
+    encoded = base64.b64encode(secret.encode()).decode().rstrip("=")
+    for text in (node.log, json.dumps(jobs)):
+        assert secret not in text
+        assert encoded not in text
+    for path in node.data_dir.rglob("*"):
+        if path.is_file():
+            assert secret.encode() not in path.read_bytes(), path
+
+
+async def test_a_job_pulls_by_the_credential_that_it_names(
+    docker: aiodocker.Docker, private_registry: PrivateRegistry, pushed: str, daemon: MakeDaemon
+) -> None:
+    node = await daemon("--log-level", "debug")
+    registry, secret = private_registry.address, private_registry.password
+    without = await job_of(node, f"{pushed}:1")
+    assert (without["status"], without["attempts"]) == ("failed", 1)
+    assert f"`docker login {registry}`" in without["reason"]
+    assert "or a named credential" in without["reason"]
+    await set_credential(node, "team", registry, private_registry.username, secret)
+    job = await job_of(node, f"{pushed}:1", credential="team")
+    assert (job["status"], job["attempts"]) == ("complete", 1), job["reason"]
+    assert await present(docker, f"{pushed}:1")
+    unseen(node, secret, without, job, await node.call("ContainerService.List"))
+
+
+async def test_a_credential_that_does_not_fit_fails_at_once_in_clear_words(
+    docker: aiodocker.Docker, private_registry: PrivateRegistry, pushed: str, daemon: MakeDaemon
+) -> None:
+    node = await daemon("--log-level", "debug")
+    registry, user = private_registry.address, private_registry.username
+    await set_credential(node, "elsewhere", "quay.io", user, private_registry.password)
+    await set_credential(node, "wrong", registry, user, WRONG)
+    image = f"{pushed}:1"
+    unknown = await job_of(node, image, credential="nobody")
+    assert unknown["reason"].startswith("this node has no credential 'nobody'. Make it with ")
+    elsewhere = await job_of(node, image, credential="elsewhere")
+    words = f"the credential 'elsewhere' is for quay.io and is not sent to {registry}"
+    assert elsewhere["reason"].startswith(words)
+    wrong = await job_of(node, image, credential="wrong")
+    assert f"the registry {registry} refuses" in wrong["reason"]
+    assert "the login that was used has no right to it" in wrong["reason"]
+    for job in (unknown, elsewhere, wrong):
+        assert (job["status"], job["attempts"]) == ("failed", 1)
+    assert not await present(docker, image)
+    unseen(node, WRONG, unknown, elsewhere, wrong)
+    unseen(node, private_registry.password, unknown, elsewhere, wrong)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import re
+import time
 from typing import TYPE_CHECKING
 
 import aiodocker
@@ -155,6 +156,28 @@ async def test_what_does_not_heal_fails_at_once(
     assert registry_proxy.address in job["reason"]
 
 
+@pytest.mark.parametrize("status", [401, 403, 404])
+async def test_a_refusal_without_a_word_is_told_by_its_status(
+    daemon: MakeDaemon, registry_proxy: RegistryProxy, pulled: str, status: int
+) -> None:
+    """As some registries refuse, which docker passes on as an "unexpected end of JSON input"."""
+    registry_proxy.answer(MANIFEST, Answer(status), times=None)
+    node = await daemon()
+    job = await pull(node, pulled, retry=QUICKLY)
+    assert (job["status"], job["attempts"]) == ("failed", 1), job["reason"]
+    words = "has no pulls/app latest" if status == 404 else "refuses pulls/app"
+    assert words in job["reason"]
+
+
+async def test_the_name_of_an_image_is_not_taken_for_the_reason(
+    daemon: MakeDaemon, registry: str
+) -> None:
+    node = await daemon()
+    job = await pull(node, f"{registry}/pulls/unavailable", retry=QUICKLY)
+    assert (job["status"], job["attempts"]) == ("failed", 1)
+    assert "has no pulls/unavailable latest" in job["reason"]
+
+
 @pytest.mark.parametrize(
     ("pattern", "answer", "words"),
     [
@@ -230,3 +253,65 @@ async def test_a_login_is_asked_for_and_used(
     job = await pull(node, pulled)
     assert (job["status"], job["attempts"]) == ("failed", 1)
     assert f"`docker login {registry_proxy.address}`" in job["reason"]
+
+
+# The end of the daemon, and of the engine
+
+
+async def test_the_daemon_does_not_wait_for_pulls_when_it_is_to_end(
+    daemon: MakeDaemon, registry_proxy: RegistryProxy, pulled: str
+) -> None:
+    node = await daemon()
+    gate = registry_proxy.hold(BLOB, times=None)
+    jobs = [await node.create(pulled, type="batch", arguments=["true"]) for _ in range(3)]
+    await gate.reached()
+
+    async def all_wait() -> bool:
+        return {(await node.status(one))["phase"] for one in jobs} == {"pulling"}
+
+    await eventually(all_wait)
+    begun = time.monotonic()
+    assert await node.terminate() == 0
+    assert time.monotonic() - begun < 3
+    await node.start()
+    for job_id in jobs:
+        assert (await node.status(job_id))["status"] == "running"
+    gate.release()
+    for job_id in jobs:
+        job = await node.wait(job_id)
+        assert (job["status"], job["attempts"]) == ("complete", 1)
+
+
+async def test_killed_during_a_pull_the_job_goes_on(
+    daemon: MakeDaemon, registry_proxy: RegistryProxy, pulled: str
+) -> None:
+    node = await daemon()
+    gate = registry_proxy.hold(BLOB, times=None)
+    job_id = await node.create(pulled, type="batch", arguments=["true"])
+    await gate.reached()
+    await node.restart()
+    gate.release()
+    job = await node.wait(job_id)
+    assert (job["status"], job["attempts"]) == ("complete", 1)
+
+
+async def test_an_engine_that_goes_away_during_a_pull_is_waited_for(
+    daemon: MakeDaemon, engine_proxy: EngineProxy, registry_proxy: RegistryProxy, pulled: str
+) -> None:
+    node = await daemon(docker_host=engine_proxy.url)
+    gate = registry_proxy.hold(BLOB, times=None)
+    jobs = [await node.create(pulled, type="batch", arguments=["true"]) for _ in range(2)]
+    await gate.reached()
+
+    async def all_say(words: str) -> bool:
+        seen = [(await node.status(one))["reason"] or "" for one in jobs]
+        return all(reason.startswith(words) for reason in seen)
+
+    await eventually(lambda: all_say("pulling the image"))
+    await engine_proxy.go_away()
+    await eventually(lambda: all_say("waiting for the container engine"))
+    gate.release()
+    await engine_proxy.come_back()
+    for job_id in jobs:
+        job = await node.wait(job_id)
+        assert (job["status"], job["attempts"]) == ("complete", 1), job["reason"]

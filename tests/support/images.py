@@ -35,6 +35,7 @@ async def publish(
     *,
     tag: str = "latest",
     config: dict[str, Any] | None = None,
+    architecture: str | None = None,
 ) -> str:
     """Put an image of the system's busybox and a layer of random bytes for each of `sizes`.
 
@@ -44,13 +45,14 @@ async def publish(
         sizes: bytes of the random layers, uncompressed and incompressible.
         tag: the image's tag.
         config: more of the image's configuration: {"Healthcheck": …}, say.
+        architecture: what the image says that it is for; this machine's, if None.
 
     Returns:
         The digest of the manifest.
     """
     layers = [busybox_tar(), *map(_random_layer, sizes)]
     image = {
-        "architecture": _ARCHITECTURES.get(platform.machine(), platform.machine()),
+        "architecture": architecture or _ARCHITECTURES.get(platform.machine(), platform.machine()),
         "os": "linux",
         "config": {"Cmd": IDLE, "Env": ["PATH=/bin"], **(config or {})},
         "rootfs": {"type": "layers", "diff_ids": [_digest(layer) for layer in layers]},
