@@ -768,13 +768,14 @@ def steps_of(command: str, extra: Sequence[str]) -> dict[str, list[str]]:
         return {"pytest -m bench": [*pytest, "-m", "bench", "-s", "tests/bench", *extra]}
     if command == "soak":
         return {"pytest -m soak": [*pytest, "-m", "soak", "tests", *extra]}
+    named = any((ROOT / argument.partition("::")[0]).exists() for argument in extra)
     return {
         "ruff format --check": [str(tools / "ruff"), "format", "--check", "."],
         "ruff check": [str(tools / "ruff"), "check", "."],
         "mypy": [str(tools / "mypy")],
         "lint-imports": [str(tools / "lint-imports")],
         "pytest": [*pytest, *extra],
-        ON_PODMAN: [*pytest, *(extra or PODMAN_TESTS)],
+        ON_PODMAN: [*pytest, *([] if named else PODMAN_TESTS), *extra],
     }
 
 

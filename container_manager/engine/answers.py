@@ -82,7 +82,7 @@ def _name(names: list[str] | None) -> str:
 def inspected(document: Mapping[str, Any], now: int) -> Inspected:
     """The engine's inspect document as a value."""
     state, config = document["State"], document["Config"]
-    status = podman.state(state["Status"])
+    status = podman.inspected_state(document)
     health, probed = _health(state.get("Health") or {})
     started_at = _time(state.get("StartedAt"))
     ended = status in ("exited", "dead")

@@ -30,6 +30,23 @@ def state(word: str) -> str:
     return _STATES.get(word, word)
 
 
+def inspected_state(document: Mapping[str, Any]) -> str:
+    """The state that an inspect document tells, in Docker's word for it.
+
+    A container that has ended stays "stopped" until its end is dealt with. By its restart policy it
+    is then started again, which Docker announces as "restarting", and Podman does not.
+    """
+    word: str = document["State"]["Status"]
+    policy = (document.get("HostConfig") or {}).get("RestartPolicy") or {}
+    name, most = policy.get("Name"), policy.get("MaximumRetryCount") or 0
+    again = name in ("always", "unless-stopped") or (
+        name == "on-failure"
+        and document["State"]["ExitCode"] != 0
+        and (most == 0 or (document.get("RestartCount") or 0) < most)
+    )
+    return "restarting" if word == "stopped" and again else state(word)
+
+
 def volumes(document: Mapping[str, Any]) -> list[dict[str, Any]]:
     """The volumes of a document for a container, each as it is asked for by itself.
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest_asyncio
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
 
     from tests.support.engine import Engine
 
+SYSTEMD = Path("/run/systemd/system").is_dir()
+
 
 @pytest_asyncio.fixture
 async def resources(
@@ -26,3 +30,23 @@ async def resources(
         yield made
     finally:
         made.remove_all()
+
+
+@pytest_asyncio.fixture
+async def health_timers(engine: Engine) -> AsyncIterator[None]:
+    """Have health checks run where nobody does: Podman leaves that to timers of systemd's."""
+    if not engine.podman or SYSTEMD:
+        yield
+        return
+
+    async def tick() -> None:
+        while True:
+            await asyncio.to_thread(engine.check_health)
+            await asyncio.sleep(0.2)
+
+    ticking = asyncio.create_task(tick())
+    try:
+        yield
+        assert not ticking.done(), ticking.exception()
+    finally:
+        ticking.cancel()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import io
 import tarfile
@@ -16,7 +15,6 @@ from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.conftest import MakeDaemon
-    from tests.support.engine import Engine
 
 LABEL = "io.container-manager.job"
 # A container's first process is deaf to its own signals; its child is not.
@@ -269,17 +267,9 @@ async def test_retry_time_survives_a_restart(
     assert (after["status"], after["next_attempt_at"]) == ("pending", before["next_attempt_at"])
 
 
-async def checked(docker: aiodocker.Docker, engine: Engine, job_id: str) -> bool:
-    """Have the health of a job's container checked once it runs."""
-    (shown,) = await containers(docker, job_id) or [None]
-    if shown is None or not shown["State"]["Running"]:
-        return False
-    await asyncio.to_thread(engine.check_health, shown["Id"])
-    return True
-
-
+@pytest.mark.usefixtures("health_timers")
 async def test_health_check_decides(
-    daemon: MakeDaemon, docker: aiodocker.Docker, engine: Engine, image: str
+    daemon: MakeDaemon, docker: aiodocker.Docker, image: str
 ) -> None:
     """An image with a health check: complete when healthy, failed when unhealthy."""
     for name, probe in (("well", "true"), ("ill", "false")):
@@ -289,9 +279,6 @@ async def test_health_check_decides(
         retry = {"max_attempts": 1}
         well = await node.create("container-manager-test/well", retry=retry)
         ill = await node.create("container-manager-test/ill", retry=retry)
-        if engine.podman:  # it leaves the checks to systemd, which not every machine has
-            for job_id in (well, ill):
-                await eventually(lambda job_id=job_id: checked(docker, engine, job_id))  # type: ignore[misc]
         job = await node.wait(well)
         assert (job["status"], job["container"]["health"]) == ("complete", "healthy")
         job = await node.wait(ill)

@@ -64,6 +64,7 @@ async def test_a_service_settles_from_its_newest_start(daemon: MakeDaemon, image
         assert settled >= 2
 
 
+@pytest.mark.docker_only("a restart by hand is an end to it, and then a start")
 async def test_a_service_that_is_restarted_by_hand_settles_anew(
     daemon: MakeDaemon, docker: aiodocker.Docker, image: str
 ) -> None:
@@ -138,6 +139,7 @@ async def test_a_start_that_comes_during_a_look_is_not_overlooked(
     await restarted(node, job_id, 1)
 
 
+@pytest.mark.docker_only("the engine that it restarts is a dockerd")
 async def test_a_restart_of_the_engine_brings_it_back_and_its_status_follows(
     daemon: MakeDaemon, private_dockerd: PrivateDockerd
 ) -> None:

@@ -180,6 +180,33 @@ def test_a_container_that_has_ended_and_is_not_cleaned_up_has_ended() -> None:
     assert (container.state, container.exit_code) == ("running", None)
 
 
+@pytest.mark.parametrize(
+    ("policy", "most", "restarts", "exit_code", "read"),
+    [
+        ("", 0, 0, 3, "exited"),
+        ("no", 0, 0, 3, "exited"),
+        ("always", 0, 7, 0, "restarting"),
+        ("unless-stopped", 0, 7, 3, "restarting"),
+        ("on-failure", 0, 7, 3, "restarting"),
+        ("on-failure", 2, 1, 3, "restarting"),
+        ("on-failure", 2, 2, 3, "exited"),
+        ("on-failure", 2, 0, 0, "exited"),
+    ],
+)
+def test_a_container_that_will_be_started_again_is_restarting(
+    policy: str, most: int, restarts: int, exit_code: int, read: str
+) -> None:
+    document = {
+        **shown(Status="stopped", ExitCode=exit_code),
+        "HostConfig": {"RestartPolicy": {"Name": policy, "MaximumRetryCount": most}},
+        "RestartCount": restarts,
+    }
+    container = inspected(document, NOW).container
+    assert (container.state, container.exit_code) == (read, exit_code)
+    document["State"]["Status"] = "exited"
+    assert inspected(document, NOW).container.state == "exited"
+
+
 def test_volumes_are_asked_for_with_their_labels() -> None:
     spec = Spec(image="nginx", volumes=["data:/data", "cache:/cache:ro"], tmpfs=["/tmp"])
     owner = {"io.container-manager.node": NODE, "io.container-manager.home": "h:/d"}
