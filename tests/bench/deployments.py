@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,11 +43,12 @@ class Raw:
     def __init__(self, docker: aiodocker.Docker, image: str, *, home: str) -> None:
         self._docker = docker
         self._home = home
+        self._names = f"cm-raw-{os.urandom(3).hex()}"
         self.spec = Spec(image=image)
 
     async def deploy(self, number: int) -> Deployed:
         """Create, start, inspect."""
-        name = f"cm-raw-{number:08}"
+        name = f"{self._names}-{number}"
         # As many as a job's, but for the one that would make it a job in the daemon's eyes.
         labels = {
             f"{LABEL_PREFIX}node": "0" * 32,
