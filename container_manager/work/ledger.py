@@ -312,7 +312,8 @@ class Ledger:
         return None if kept is None else _same(kept, self._fingerprint(spec))
 
     def _fingerprint(self, spec: Spec) -> bytes:
-        document = spec.model_dump()
+        # By what is set alone: a later version with more fields comes to the same.
+        document = spec.model_dump(mode="json", exclude_defaults=True)
         return self._seal.fingerprint(orjson.dumps(document, option=orjson.OPT_SORT_KEYS))
 
 
