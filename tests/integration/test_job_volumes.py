@@ -35,7 +35,7 @@ async def test_data_outlive_the_container_that_has_written_them(
     node = await daemon("--settle", "0")
     name = resources.name("data")
     service = await node.create(
-        image, arguments=["sh", "-c", "exit 1"], volumes=[f"{name}:/data"], retry=ONCE
+        image, arguments=["no-such-command"], volumes=[f"{name}:/data"], retry=ONCE
     )
     assert (await node.wait(service))["status"] == "failed"
     assert await containers(docker, service) == []
