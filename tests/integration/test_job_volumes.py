@@ -46,7 +46,9 @@ async def test_data_outlive_the_container_that_has_written_them(
     assert job["status"] == "complete"
     await gone(docker, job["job_id"])
     mounts = [{"name": name, "target": "/elsewhere", "read_only": True}]
-    job = await run(node, image, "cat /elsewhere/file; touch /elsewhere/x", volumes=mounts)
+    job = await run(
+        node, image, "exec 2>&1; cat /elsewhere/file; touch /elsewhere/x", volumes=mounts
+    )
     assert (job["status"], job["output"][0]) == ("failed", "kept")
     assert "Read-only file system" in job["output"][1]
 
