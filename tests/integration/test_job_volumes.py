@@ -92,7 +92,10 @@ async def test_only_volumes_and_memory_can_be_written_where_all_else_is_read_onl
     resources: Resources, daemon: MakeDaemon, image: str
 ) -> None:
     node = await daemon()
-    script = "touch /data/a && touch /run/b && ! touch /c 2>/dev/null && mount | grep -c ' /run .*size=1024k'"
+    script = (
+        "touch /data/a && touch /run/b && ! touch /c 2>/dev/null"
+        " && mount | grep -c ' /run .*size=1024k'"
+    )
     job = await run(
         node,
         image,
