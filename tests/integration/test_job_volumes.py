@@ -35,7 +35,7 @@ async def test_data_outlive_the_container_that_has_written_them(
     node = await daemon("--settle", "0")
     name = resources.name("data")
     service = await node.create(
-        image, arguments=["sh", "-c", "exit 1"], volumes=[f"{name}:/data"], retry=ONCE
+        image, arguments=["no-such-command"], volumes=[f"{name}:/data"], retry=ONCE
     )
     assert (await node.wait(service))["status"] == "failed"
     assert await containers(docker, service) == []
@@ -46,7 +46,9 @@ async def test_data_outlive_the_container_that_has_written_them(
     assert job["status"] == "complete"
     await gone(docker, job["job_id"])
     mounts = [{"name": name, "target": "/elsewhere", "read_only": True}]
-    job = await run(node, image, "cat /elsewhere/file; touch /elsewhere/x", volumes=mounts)
+    job = await run(
+        node, image, "exec 2>&1; cat /elsewhere/file; touch /elsewhere/x", volumes=mounts
+    )
     assert (job["status"], job["output"][0]) == ("failed", "kept")
     assert "Read-only file system" in job["output"][1]
 
@@ -90,7 +92,10 @@ async def test_only_volumes_and_memory_can_be_written_where_all_else_is_read_onl
     resources: Resources, daemon: MakeDaemon, image: str
 ) -> None:
     node = await daemon()
-    script = "touch /data/a && touch /run/b && ! touch /c && mount | grep -c ' /run .*size=1024k'"
+    script = (
+        "touch /data/a && touch /run/b && ! touch /c 2>/dev/null"
+        " && mount | grep -c ' /run .*size=1024k'"
+    )
     job = await run(
         node,
         image,
@@ -100,4 +105,4 @@ async def test_only_volumes_and_memory_can_be_written_where_all_else_is_read_onl
         tmpfs=["/run:size=1m"],
     )
     assert job["status"] == "complete", job["output"]
-    assert job["output"][-1] == "1"
+    assert job["output"] == ["1"]
