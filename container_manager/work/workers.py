@@ -130,6 +130,7 @@ class Workers:
                 # Unavailable, or refusing to clean up: what the attempt itself fails of never gets
                 # here. Either way the same attempt is taken up again.
                 log.warning("deployment interrupted", job_id=job_id, reason=str(error))
+            slot.free()  # an end of the daemon need not wait for who waits for the engine
             deployer.engine.doubt()
             # An engine that answers, and yet breaks off this call each time, is not to be hurried.
             await asyncio.sleep(pause)
