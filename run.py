@@ -646,13 +646,15 @@ def registry_ready(undo: Undo, command: str) -> str:
 
 ON_PODMAN = "pytest on Podman"
 # What is asked of an engine is run against Podman, too. Left out is what needs no engine, or only
-# one that is away, and what tries the tests' own tools; of the matrix of kills, those at commits,
-# which are the same with every engine, and all but the first of the three rounds of the others.
+# one that is away; what tries the tests' own tools; what compares with Docker's own client; the
+# long tests of pulls, of which others have some; of the matrix of kills, those at commits, which
+# are the same with every engine, and all but the first of the three rounds of the others.
 _TESTS = "tests/integration/test_"
-_OTHER_TESTS = ("backup", "disk", "http", "malformed", "power_cut", "registry_proxy", "start")
+_OTHER_TESTS = ("backup", "disk", "http", "malformed", "power_cut", "pulls", "registry_proxy")
+_OTHER_TESTS += ("spec_engine", "start", "support", "systemd")
 PODMAN_TESTS = (
     "tests/integration",
-    *(f"--ignore={_TESTS}{name}.py" for name in (*_OTHER_TESTS, "support", "systemd")),
+    *(f"--ignore={_TESTS}{name}.py" for name in _OTHER_TESTS),
     f"--deselect={_TESTS}restart.py::test_killed_at_each_commit",
     *(f"--deselect={_TESTS}restart.py::test_killed_at_each_engine_call[{n}-" for n in (1, 2)),
 )

@@ -96,7 +96,8 @@ def inspected(document: Mapping[str, Any], now: int) -> Inspected:
             health=health,
             health_output=probed,
             restarts=document.get("RestartCount") or 0,
-            ports=tuple(_ports((document.get("NetworkSettings") or {}).get("Ports") or {})),
+            # Podman shows them of a container that has ended, too.
+            ports=() if ended else tuple(_ports(document.get("NetworkSettings") or {})),
             error=cut(state.get("Error") or "") or None,
             started_at=started_at,
             finished_at=_time(state.get("FinishedAt")) if ended else None,
@@ -121,13 +122,13 @@ def _health(health: Mapping[str, Any]) -> tuple[str | None, str | None]:
 
 def _ports(shown: Mapping[str, Any]) -> Iterator[Port]:
     """The ports that the engine forwards to a container; those that are only exposed are not."""
-    for name, bindings in shown.items():
+    for name, bindings in (shown.get("Ports") or {}).items():
         number, _, protocol = name.partition("/")
         for binding in bindings or []:
             yield Port(
                 container_port=int(number),
                 protocol=protocol or "tcp",
-                host_ip=binding["HostIp"],
+                host_ip=binding["HostIp"] or "0.0.0.0",  # noqa: S104 - so Docker says what Podman does not
                 host_port=int(binding["HostPort"] or 0),
             )
 

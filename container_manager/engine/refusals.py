@@ -72,5 +72,6 @@ def _stays(words: str) -> bool:
             "exec format error",
             "not a directory",
             "invalid argument",
+            "invalid syntax",
         )
     )

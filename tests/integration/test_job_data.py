@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import aiodocker
+import pytest
 import pytest_asyncio
 
 from tests.integration.test_deploy import containers
@@ -43,6 +44,7 @@ async def test_user_data_come_back_wherever_the_job_is_shown(
     assert [job["user_data"] for job in listed["jobs"]] == [None, *reversed(data)]
 
 
+OF_ANY_PLATFORM = "it makes a container of the image that is there, whatever its platform"
 OTHER = "s390x"
 """What no machine is on which these tests run."""
 
@@ -59,6 +61,7 @@ async def published(docker: aiodocker.Docker, registry: str) -> AsyncIterator[st
         assert error.status == 404, error  # noqa: PT017 - a test that never got it
 
 
+@pytest.mark.docker_only(OF_ANY_PLATFORM)
 async def test_another_architecture_fails_at_once_in_clear_words(
     daemon: MakeDaemon, published: str
 ) -> None:
@@ -80,6 +83,7 @@ async def test_another_architecture_fails_at_once_in_clear_words(
         assert f"wanted linux/{OTHER}, actual: linux/" in (await other(pull))["reason"]
 
 
+@pytest.mark.docker_only(OF_ANY_PLATFORM)
 async def test_an_image_that_is_there_for_another_platform_is_pulled(
     daemon: MakeDaemon, registry: str, published: str
 ) -> None:

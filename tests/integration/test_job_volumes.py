@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from tests.integration.test_deploy import containers
 from tests.integration.test_ended import gone
 
@@ -77,6 +79,7 @@ async def test_a_volume_that_a_job_made_is_the_nodes(
     assert made not in (await node.call("VolumeService.Prune"))["removed"]
 
 
+@pytest.mark.docker_only("it fills a new volume from the image even where it is not to")
 async def test_a_new_volume_gets_what_the_image_has_unless_it_is_not_to(
     resources: Resources, daemon: MakeDaemon, image: str
 ) -> None:
