@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 from urllib.parse import quote
 
@@ -14,7 +14,12 @@ from container_manager.engine import podman
 from container_manager.engine.answers import Inspected, Listed, inspected, listed
 from container_manager.engine.connection import CALL_TIMEOUT, CONNECT_TIMEOUT, Connection
 from container_manager.engine.document import STOP_TIMEOUT
-from container_manager.engine.errors import ContainerMissing, EngineError, EngineRefused
+from container_manager.engine.errors import (
+    ContainerMissing,
+    EngineError,
+    EngineRefused,
+    EngineRejected,
+)
 from container_manager.engine.output import MAX_LINES, last_lines
 from container_manager.spec import LABEL_PREFIX
 
@@ -90,6 +95,12 @@ class Engine(Connection):
         Gone is gone: that somebody else was quicker is no error.
         """
         try:
+            if force and podman.is_podman(self.version):
+                # By itself it would first give the container all of its time to end.
+                with suppress(EngineRefused, EngineRejected):
+                    await self.call(
+                        lambda client: client.containers.container(container_id).stop(t=0)
+                    )
             await self.call(
                 lambda client: client.containers.container(container_id).delete(force=force, v=True)
             )

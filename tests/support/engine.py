@@ -142,6 +142,8 @@ class Engine:
         def none_left() -> bool:
             ours = {id_ for id_, home in self.homes().items() if _is_below(home, directory)}
             for container in ours:
+                if self.podman:  # which would first give it its time to end
+                    self.request("POST", f"/containers/{container}/stop", {"t": "0"})
                 # 404 and 409: already gone, or on its way out.
                 self.request("DELETE", f"/containers/{container}", {"force": "1", "v": "1"})
             removed.update(ours)
