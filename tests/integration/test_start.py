@@ -316,6 +316,8 @@ def test_config_show_tells_each_setting_and_where_it_came_from(tmp_path: Path) -
         "require_token": "false default",
         "trust": f"gateway, 10.0.0.0/8 file {file}",
         "settle": "1.0 default",
+        "retain_age": "7d default",
+        "retain_jobs": "100000 default",
     }
     assert not (tmp_path / "d").exists()
 
