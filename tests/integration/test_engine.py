@@ -79,7 +79,7 @@ async def test_batch_whose_container_vanishes_is_lost(
 ) -> None:
     """Removed while nobody watched: not even its end was seen."""
     node = await daemon(docker_host=engine_proxy.url)
-    job_id, container = await running_batch(node, docker, image, ["sleep", "600"])
+    job_id, container = await running_batch(node, docker, image, ENDLESS)
     await engine_proxy.go_away()
     await container.delete(force=True)
     await engine_proxy.come_back()

@@ -51,7 +51,10 @@ def bindings(job: dict[str, Any]) -> list[tuple[int, str, str]]:
 
 async def up(node: Daemon, image: str, **fields: Any) -> dict[str, Any]:
     """A job that serves a page, when it is complete."""
-    job = await node.wait(await node.create(image, arguments=SERVE, retry=ONCE, **fields))
+    job = await node.wait(
+        # Podman gives what it removes its time to end.
+        await node.create(image, arguments=SERVE, stop_timeout=0, retry=ONCE, **fields)
+    )
     assert job["status"] == "complete", job["reason"]
     return job
 
