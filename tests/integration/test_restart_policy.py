@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
@@ -88,9 +89,10 @@ async def test_a_service_that_keeps_crashing_fails_with_its_restarts(
     ]
     job = await node.wait(ever)
     assert job["status"] == "failed"
-    # Its end is told where it is between two runs as its container is looked at.
-    words = "the container keeps ending: restarted 5 times"
-    assert job["reason"] in (words, f"{words}; it last exited with code 3")
+    # Its end is told where it is between two runs as its container is looked at, and by then the
+    # engine may have been at it once more.
+    words = r"the container keeps ending: restarted [5-9] times(; it last exited with code 3)?"
+    assert re.fullmatch(words, job["reason"])
     job = await node.wait(twice)
     assert job["status"] == "failed"
     assert job["reason"] == "the container exited with code 3, restarted 2 times before"
