@@ -178,6 +178,8 @@ def _unmount_below(directory: Path) -> None:
 
 def _remove_cgroups(container: str) -> None:
     """A killed shim leaves the container's control groups behind, in each hierarchy."""
-    for path in Path("/sys/fs/cgroup").glob(f"**/docker/{container}"):
-        with contextlib.suppress(OSError):
-            path.rmdir()
+    # Not searched deeper: what others remove meanwhile would end the search.
+    for pattern in (f"docker/{container}", f"*/docker/{container}"):
+        for path in Path("/sys/fs/cgroup").glob(pattern):
+            with contextlib.suppress(OSError):
+                path.rmdir()
