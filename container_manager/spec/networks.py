@@ -11,8 +11,6 @@ from container_manager.spec.model import LISTED, Model, at, listed
 from container_manager.spec.names import MAX_NAME, is_host_name, is_name
 
 MAX_NETWORKS = 64
-MODES = ("bridge", "none", "default")
-"""What the engine has without being asked for it; all else names a network that was made."""
 
 _NETWORK = re.compile(r"[a-zA-Z0-9][a-zA-Z0-9_.-]*")
 _ID = re.compile(r"[0-9a-f]{12}|[0-9a-f]{64}")
