@@ -37,6 +37,7 @@ from container_manager.engine.volumes import Volumes
 from container_manager.engine.watcher import Watcher
 from container_manager.errors import StorageUnavailable
 from container_manager.log import log_to_stderr
+from container_manager.store import feeds
 from container_manager.store.credentials import Credentials
 from container_manager.store.database import Database
 from container_manager.store.directory import (
@@ -46,8 +47,9 @@ from container_manager.store.directory import (
     DirectoryError,
     secret_file,
 )
+from container_manager.store.feeds import OwnFeed
 from container_manager.store.integrity import StoreDamaged
-from container_manager.store.jobs import MIGRATIONS
+from container_manager.store.schema import MIGRATIONS
 from container_manager.store.sealing import Seal
 from container_manager.systemd import ServiceManager
 from container_manager.work.active import ActiveJobs
@@ -104,7 +106,8 @@ async def _serve(settings: Settings) -> int:
         engine = Engine(settings.docker_host, now)
         stack.push_async_callback(engine.close)
         queue = JobQueue(settings.queue_size)
-        ledger = Ledger(database, kept.seal, queue, me.id, now)
+        retain = parse_duration(settings.retain_age)
+        ledger = Ledger(database, kept.seal, queue, me.id, kept.feed, now, retain=retain)
         active = ActiveJobs()
         outcomes = Outcomes(ledger, engine)
         tracker = Tracker(
@@ -127,7 +130,7 @@ async def _serve(settings: Settings) -> int:
             ledger,
             engine,
             outcomes,
-            age=parse_duration(settings.retain_age),
+            age=retain,
             jobs=settings.retain_jobs,
         )
         watcher = Watcher(engine, look=tracker.look_at_everything, hint=tracker.hint)
@@ -212,6 +215,7 @@ class _Kept:
     seal: Seal
     token: str
     database: Database
+    feed: OwnFeed
 
 
 def _opened(settings: Settings, stack: AsyncExitStack) -> _Kept:
@@ -231,7 +235,10 @@ def _opened(settings: Settings, stack: AsyncExitStack) -> _Kept:
     except StorageUnavailable as error:
         raise StartError(f"{directory.database}: {error.message}") from error
     stack.push_async_callback(database.close)
-    return _Kept(directory, me, seal, token, database)
+    run = secrets.token_hex(8)
+    feed = database.read(lambda connection: feeds.own_feed(connection, me.id, run))
+    database.begin_with(lambda connection: feeds.begin_own(connection, feed))
+    return _Kept(directory, me, seal, token, database, feed)
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> None:

@@ -67,6 +67,21 @@ class Conflict(ApplicationError):
     name = "conflict"
 
 
+class NodeUnreachable(ApplicationError):
+    """What is asked has to be done by another node, and that one cannot be reached."""
+
+    code = -32008
+    name = "node_unreachable"
+
+    def __init__(self, node: str, **known: Any) -> None:
+        super().__init__(
+            "The node that owns this job cannot be reached. NodeService.List tells since when; "
+            "call again when it is back.",
+            node=node,
+            **known,
+        )
+
+
 class PolicyDenied(ApplicationError):
     """The call asks for something that this node never grants."""
 

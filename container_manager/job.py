@@ -208,6 +208,11 @@ class Job:
         return self.status.final and self.container is not None and self.container.state != REMOVED
 
     @property
+    def done(self) -> bool:
+        """Whether nothing is left of it but its record."""
+        return self.status.final and not self.followed
+
+    @property
     def removal_due(self) -> int | None:
         """When its container, having ended, is to be removed; None where it is not.
 

@@ -112,6 +112,7 @@ class Database:
         self._path = path
         self._loop = asyncio.get_running_loop()
         self._handed_in: list[_Write] = []
+        self._prologue: Operation[None] | None = None
         self._groups: queue.SimpleQueue[list[_Write] | None] = queue.SimpleQueue()
         try:
             # Before anything is written: a file that is not whole stays as it was found.
@@ -158,6 +159,10 @@ class Database:
             # thread costs more than the write.
             self._loop.call_soon(self._hand_over)
         self._handed_in.append(write)
+
+    def begin_with(self, operation: Operation[None]) -> None:
+        """Run `operation` in the transaction of the first commit, before all else in it."""
+        self._prologue = operation
 
     def read(self, operation: Operation[T]) -> T:
         """Run a look-up of a few rows here and now, on the last committed state.
@@ -270,11 +275,14 @@ class Database:
             self._refuse(group, self._unavailable(error))
             return
         try:
+            if self._prologue is not None:
+                self._prologue(self._writer)
             self._append_rows(group)
             for write in group:
                 if write.operation is not None:
                     self._operate(write, write.operation)
             self._writer.execute("COMMIT")
+            self._prologue = None
         except Exception as error:  # noqa: BLE001 - each one's exception goes to its own caller
             self._roll_back()
             meant = self._translated(error)

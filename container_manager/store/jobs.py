@@ -16,62 +16,15 @@ from container_manager.job import Container, Entry, Job, Phase, Port, Status
 from container_manager.spec import Model, Spec
 from container_manager.store.database import Connection, Table
 from container_manager.store.document import Document, document, job_id_of
-
-MIGRATIONS = (
-    """
-    CREATE TABLE job (
-        id          BLOB PRIMARY KEY CHECK (length(id) = 16),
-        node        TEXT NOT NULL,
-        epoch       INTEGER NOT NULL CHECK (epoch >= 1),
-        revision    INTEGER NOT NULL CHECK (revision >= 1),
-        status      TEXT NOT NULL CHECK (
-            status IN ('pending', 'running', 'complete', 'failed', 'cancelled', 'lost')),
-        phase       TEXT CHECK ((phase IS NULL) = (status <> 'running') AND phase IN (
-            'placing', 'pulling', 'creating', 'starting', 'verifying', 'running')),
-        followed    INTEGER NOT NULL CHECK (followed IN (0, 1)),
-        created_at  INTEGER NOT NULL,
-        updated_at  INTEGER NOT NULL,
-        spec        BLOB NOT NULL,
-        sealed_env  BLOB,
-        body        BLOB NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX job_status ON job (status, id);
-    CREATE INDEX job_followed ON job (id) WHERE followed = 1;
-
-    CREATE TABLE idempotency (
-        key         TEXT PRIMARY KEY,
-        fingerprint BLOB NOT NULL,
-        job_id      BLOB NOT NULL CHECK (length(job_id) = 16),
-        expires_at  INTEGER NOT NULL
-    ) STRICT, WITHOUT ROWID;
-    CREATE INDEX idempotency_expires_at ON idempotency (expires_at);
-    """,
-    # A job is followed as long as its container is there, ended or not; and it is done with when
-    # there is nothing left of it but its row. A batch container that has ended stays for a day.
-    """
-    ALTER TABLE job ADD COLUMN removal_due INTEGER;
-    UPDATE job SET followed = 1 WHERE status NOT IN ('pending', 'running')
-        AND coalesce(json_extract(CAST(body AS TEXT), '$.container.state'), 'removed') <> 'removed';
-    UPDATE job SET removal_due = updated_at + 86400000000 WHERE status NOT IN ('pending', 'running')
-        AND json_extract(CAST(spec AS TEXT), '$.type') = 'batch'
-        AND json_extract(CAST(body AS TEXT), '$.container.state') IN ('exited', 'dead');
-    CREATE INDEX job_removal_due ON job (removal_due) WHERE removal_due IS NOT NULL;
-    CREATE INDEX job_done ON job (updated_at)
-        WHERE followed = 0 AND status NOT IN ('pending', 'running');
-
-    CREATE TABLE output (
-        job_id BLOB PRIMARY KEY CHECK (length(job_id) = 16),
-        lines  BLOB NOT NULL
-    ) STRICT;
-    """,
-)
+from container_manager.store.feeds import leave
+from container_manager.store.records import JOB, Place
 
 _COLUMNS = (
     "id, node, epoch, revision, status, phase, followed, created_at, updated_at, spec, sealed_env,"
-    " body, removal_due"
+    " body, removal_due, feed, seq, expires_at"
 )
 TABLE = Table("job", _COLUMNS)
-_INSERT = f"INSERT OR IGNORE INTO job ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?,?,?)"  # noqa: S608
+_INSERT = f"INSERT OR IGNORE INTO job ({_COLUMNS}) VALUES ({','.join('?' * 16)})"  # noqa: S608
 _SELECT = f"SELECT {_COLUMNS} FROM job"  # noqa: S608 - a constant
 _SELECT_ONE = f"{_SELECT} WHERE id = ?"
 # By one statement: another one costs more than what it finds.
@@ -81,7 +34,7 @@ _SELECT_WITH_OUTPUT = (
 _UPDATE = """
     UPDATE job SET node = ?2, epoch = ?3, revision = ?4, status = ?5, phase = ?6, followed = ?7,
         created_at = ?8, updated_at = ?9, spec = ?10, sealed_env = ?11, body = ?12,
-        removal_due = ?13
+        removal_due = ?13, feed = ?14, seq = ?15, expires_at = ?16, signature = NULL
     WHERE id = ?1
 """
 
@@ -89,6 +42,7 @@ _UPDATE = """
 _STATUSES = {status.value: status for status in Status}
 _PHASES = {phase.value: phase for phase in Phase}
 
+_NOWHERE = Place(1, 0)
 _STORED = Spec.model_fields.keys() - {"env"}
 """Further fields of a call are no part of the spec, and the environment is sealed apart from it."""
 
@@ -121,8 +75,8 @@ class Page:
 # -- rows ------------------------------------------------------------------------------------------
 
 
-def row(job: Job) -> tuple[Any, ...]:
-    """The job as the table keeps it."""
+def row(job: Job, place: Place = _NOWHERE, expires_at: int | None = None) -> tuple[Any, ...]:
+    """The job as the table keeps it, at a place of this node's feed; or as nobody is told of it."""
     return (
         _key(job.id),
         job.node,
@@ -137,17 +91,20 @@ def row(job: Job) -> tuple[Any, ...]:
         job.sealed_env,
         _body(job),
         job.removal_due,
+        *place,
+        expires_at,
     )
 
 
 def new_row(
-    job_id: str, node: str, spec: Spec, sealed_env: bytes | None, now: int
+    job_id: str, node: str, spec: Spec, sealed_env: bytes | None, now: int, place: Place
 ) -> tuple[Any, ...]:
     """The row of `Job.new` without making the job, which is on the path of every Create."""
     body = b'{"history":[[%d,"pending",null,null,0]]}' % now
     stored = encode_spec(spec)
     key = _key(job_id)
-    return key, node, 1, 1, "pending", None, 0, now, now, stored, sealed_env, body, None
+    said = "pending", None, 0, now, now, stored, sealed_env, body, None
+    return key, node, 1, 1, *said, *place, None
 
 
 def _key(job_id: str) -> bytes:
@@ -223,9 +180,14 @@ def insert(connection: Connection, values: tuple[Any, ...]) -> bool:
     return connection.changes() == 1
 
 
-def update(connection: Connection, job: Job) -> None:
-    """Keep a job's newer state."""
-    connection.execute(_UPDATE, row(job))
+def update(
+    connection: Connection, job: Job, before: Place, place: Place, expires_at: int | None
+) -> None:
+    """Keep a job's newer state, which is told of at another place than the one before."""
+    values = row(job, place, expires_at)
+    if before.feed != place.feed:
+        leave(connection, JOB, values[0], before)
+    connection.execute(_UPDATE, values)
 
 
 def get(connection: Connection, job_id: str) -> Job | None:
@@ -234,24 +196,29 @@ def get(connection: Connection, job_id: str) -> Job | None:
     return None if values is None else _job(values)
 
 
+def get_placed(connection: Connection, job_id: str) -> tuple[Job, Place] | None:
+    """The job of this id, and the place that it stands at."""
+    values = connection.execute(_SELECT_ONE, (_key(job_id),)).get
+    return None if values is None else (_job(values), Place(values[13], values[14]))
+
+
 def look_up(connection: Connection, job_id: str) -> tuple[Document, bytes | None] | None:
     """The job of this id in plain values, and the sealed last lines of its container."""
     values = connection.execute(_SELECT_WITH_OUTPUT, (_key(job_id),)).get
     return None if values is None else (document(values), values[-1])
 
 
-def waiting(connection: Connection) -> Iterator[tuple[str, int | None]]:
-    """Id and due time of all jobs that need a worker: those cut short first, then by age."""
-    interrupted = "SELECT id, body FROM job WHERE status = 'running' AND followed = 0 ORDER BY id"
-    pending = "SELECT id, body FROM job WHERE status = 'pending' ORDER BY id"
-    for query in (interrupted, pending):
-        for id_, body in connection.execute(query):
+def waiting(connection: Connection, node: str) -> Iterator[tuple[str, int | None]]:
+    """Id and due time of a node's jobs that need a worker: those cut short first, then by age."""
+    for which in ("status = 'running' AND followed = 0", "status = 'pending'"):
+        query = f"SELECT id, body FROM job WHERE {which} AND node = ? ORDER BY id"  # noqa: S608
+        for id_, body in connection.execute(query, (node,)):
             yield job_id_of(id_), orjson.loads(body).get("due_at")
 
 
-def followed_ids(connection: Connection) -> list[str]:
-    """The ids of all jobs whose containers have to be watched."""
-    rows = connection.execute("SELECT id FROM job WHERE followed = 1")
+def followed_ids(connection: Connection, node: str) -> list[str]:
+    """The ids of a node's jobs whose containers have to be watched."""
+    rows = connection.execute("SELECT id FROM job WHERE followed = 1 AND node = ?", (node,))
     return [job_id_of(id_) for (id_,) in rows]
 
 
@@ -300,33 +267,40 @@ def _fits(job: Document, wanted: Filter) -> bool:
 # -- what goes when its time has come --------------------------------------------------------------
 
 
-def due_removals(connection: Connection, now: int, limit: int) -> list[Job]:
-    """Jobs whose ended containers are to be removed by now, the longest overdue first."""
-    query = f"{_SELECT} WHERE removal_due <= ? ORDER BY removal_due LIMIT ?"
-    return [_job(values) for values in connection.execute(query, (now, limit))]
+def due_removals(connection: Connection, node: str, now: int, limit: int) -> list[Job]:
+    """A node's jobs whose ended containers are to be removed by now, the longest overdue first."""
+    query = f"{_SELECT} WHERE removal_due <= ? AND node = ? ORDER BY removal_due LIMIT ?"
+    return [_job(values) for values in connection.execute(query, (now, node, limit))]
 
 
-def next_removal(connection: Connection, after: int) -> int | None:
-    """When the next container is to be removed that was not due yet at `after`."""
-    query = "SELECT min(removal_due) FROM job WHERE removal_due > ?"
-    found: int | None = connection.execute(query, (after,)).get
+def next_removal(connection: Connection, node: str, after: int) -> int | None:
+    """When the next of a node's containers is to be removed that was not due yet at `after`."""
+    query = "SELECT min(removal_due) FROM job WHERE removal_due > ? AND node = ?"
+    found: int | None = connection.execute(query, (after, node)).get
     return found
 
 
 _DONE = "followed = 0 AND status NOT IN ('pending', 'running')"
 
 
-def outdated(connection: Connection, before: int, most: int, limit: int) -> list[bytes]:
-    """The keys of jobs to be forgotten: done with before that time, or beyond the newest `most`."""
-    oldest = f"SELECT id FROM job WHERE {_DONE}"  # noqa: S608 - a constant
-    found = connection.execute(
-        f"{oldest} AND updated_at < ? ORDER BY updated_at LIMIT ?", (before, limit)
-    )
-    keys = [key for (key,) in found]
+def outdated(
+    connection: Connection, node: str, *, now: int, before: int, most: int, limit: int
+) -> list[bytes]:
+    """The keys of jobs to be forgotten.
+
+    Those that have had the time that their owner gives them, this node's own that were done with
+    before `before`, and of all that are done with those beyond the newest `most`.
+    """
+    done = f"SELECT id FROM job WHERE {_DONE}"  # noqa: S608 - a constant
+    expired = "SELECT id FROM job WHERE expires_at <= ? LIMIT ?"
+    keys = [key for (key,) in connection.execute(expired, (now, limit))]
+    if len(keys) < limit:
+        query = f"{done} AND updated_at < ? AND node = ? ORDER BY updated_at LIMIT ?"
+        keys += [key for (key,) in connection.execute(query, (before, node, limit))]
     if len(keys) < limit:
         count: int = connection.execute(f"SELECT count(*) FROM job WHERE {_DONE}").get  # noqa: S608
         if (excess := min(count - most, limit)) > len(keys):
-            found = connection.execute(f"{oldest} ORDER BY updated_at LIMIT ?", (excess,))
+            found = connection.execute(f"{done} ORDER BY updated_at LIMIT ?", (excess,))
             keys = [key for (key,) in found]
     return keys
 
@@ -338,6 +312,7 @@ def forget(connection: Connection, keys: Sequence[bytes]) -> int:
         connection.execute(f"DELETE FROM job WHERE id = ? AND {_DONE}", (key,))  # noqa: S608
         if connection.changes():
             connection.execute("DELETE FROM output WHERE job_id = ?", (key,))
+            connection.execute("DELETE FROM husk WHERE kind = ? AND id = ?", (JOB, key))
             dropped += 1
     return dropped
 

@@ -28,7 +28,6 @@ from container_manager.store.archive import (
 )
 from container_manager.store.directory import KEY_LENGTH, DataDirectory
 from container_manager.store.integrity import StoreDamaged, verify
-from container_manager.store.jobs import MIGRATIONS
 from container_manager.store.placing import (
     DATABASE,
     KEYS,
@@ -38,6 +37,7 @@ from container_manager.store.placing import (
     stage,
     unsettled,
 )
+from container_manager.store.schema import MIGRATIONS
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,12 +17,14 @@ from uuid import UUID
 
 import orjson
 
-from container_manager.errors import ApplicationError, Conflict, JobNotFound
+from container_manager.errors import ApplicationError, Conflict, JobNotFound, NodeUnreachable
 from container_manager.job import Job, Status
 from container_manager.spec import Spec
 from container_manager.store import jobs
 from container_manager.store.database import Connection, Database
 from container_manager.store.document import Document
+from container_manager.store.feeds import OwnFeed
+from container_manager.store.records import Place
 from container_manager.store.sealing import Seal, SealBroken
 from container_manager.work.ids import JobIds
 from container_manager.work.queue import JobQueue
@@ -40,7 +42,15 @@ class Ledger:
     """All jobs of this node, behind the rules by which they change."""
 
     def __init__(
-        self, database: Database, seal: Seal, queue: JobQueue, node: str, now: Callable[[], int]
+        self,
+        database: Database,
+        seal: Seal,
+        queue: JobQueue,
+        node: str,
+        feed: OwnFeed,
+        now: Callable[[], int],
+        *,
+        retain: float,
     ) -> None:
         """Keep the jobs of `node` in `database`.
 
@@ -49,12 +59,16 @@ class Ledger:
             seal: closes the environments of new jobs.
             queue: is told what waits for a worker.
             node: this node's id, the owner of its jobs.
+            feed: takes all that is written, for other nodes to be told of it.
             now: the time in microseconds since 1970, UTC.
+            retain: seconds after which everybody forgets a job that is done with.
         """
         self._database = database
         self._seal = seal
         self._queue = queue
         self._node = node
+        self._feed = feed
+        self._retain = int(retain * 1e6)
         self._ids = JobIds()
         self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
         self._waiting_callers = 0
@@ -82,10 +96,13 @@ class Ledger:
         now = self.now()
         job_id = self._ids.new(now)
         self._queue.admit(job_id)
-        values = jobs.new_row(job_id, self._node, spec, self._seal.close(spec.env, job_id), now)
+        sealed = self._seal.close(spec.env, job_id)
+        place = self._feed.next_place()
+        values = jobs.new_row(job_id, self._node, spec, sealed, now, place)
 
         def then(kept_id: str | None, error: BaseException | None) -> None:
             if error is None and kept_id in (None, job_id):
+                self._feed.committed(place.seq)
                 self.created += 1
                 self._queue.add(job_id)
             else:
@@ -124,26 +141,37 @@ class Ledger:
         if (canonical := _canonical(job_id)) is None:
             raise JobNotFound
         sealed = None if output is None else self._seal.close_output(output, canonical)
+        place = self._feed.next_place()
 
         def apply(connection: Connection) -> Job:
             nonlocal moved
-            if (before := jobs.get(connection, canonical)) is None:
-                raise JobNotFound
+            before, stood = self._own(connection, canonical)
             after = step(before)
             if after is not before:
-                jobs.update(connection, after)
+                jobs.update(connection, after, stood, place, self._expires_at(after))
                 if sealed is not None:
                     jobs.set_output(connection, canonical, sealed)
             moved = after.status is not before.status
             return after
 
         def then(job: Job, error: BaseException | None) -> None:
-            if error is None and moved:
+            if error is not None:
+                return
+            self._feed.committed(place.seq)
+            if moved:
                 self._tell(job)
-            if error is None and job.removal_due is not None and self.when_removal_due:
+            if job.removal_due is not None and self.when_removal_due:
                 self.when_removal_due()
 
         return self._database.write(apply, then)
+
+    def _own(self, connection: Connection, job_id: str) -> tuple[Job, Place]:
+        """A job that this node may change, and the place that it stands at."""
+        if (found := jobs.get_placed(connection, job_id)) is None:
+            raise JobNotFound
+        if found[0].node != self._node:
+            raise NodeUnreachable(found[0].node)
+        return found
 
     async def retry(self, job_id: str) -> Job:
         """Let a job that has ended be tried again from the start.
@@ -160,8 +188,10 @@ class Ledger:
     async def restore(self, job: Job) -> bool:
         """Keep a job that was found by its container's labels; False when it is known after all."""
         sealed = self._seal.close(job.spec.env, job.id)
-        values = jobs.row(replace(job, sealed_env=sealed))
+        place = self._feed.next_place()
+        values = jobs.row(replace(job, sealed_env=sealed), place, self._expires_at(job))
         inserted = await self._database.write(lambda c: jobs.insert(c, values))
+        self._feed.committed(place.seq)
         if inserted and job.needs_worker:
             self._queue.add(job.id)
         return inserted
@@ -217,17 +247,17 @@ class Ledger:
 
     async def followed_ids(self) -> list[str]:
         """The ids of all jobs whose containers have to be watched."""
-        return await self._database.scan(jobs.followed_ids)
+        return await self._database.scan(lambda c: jobs.followed_ids(c, self._node))
 
     async def due_removals(self, limit: int) -> list[Job]:
         """Jobs whose ended containers are to be removed by now."""
         now = self.now()
-        return await self._database.scan(lambda c: jobs.due_removals(c, now, limit))
+        return await self._database.scan(lambda c: jobs.due_removals(c, self._node, now, limit))
 
     async def seconds_to_next_removal(self) -> float | None:
         """Seconds until a container is to be removed that is not due yet; None if there is none."""
         now = self.now()
-        due = await self._database.scan(lambda c: jobs.next_removal(c, now))
+        due = await self._database.scan(lambda c: jobs.next_removal(c, self._node, now))
         return None if due is None else (due - now) / 1e6
 
     async def forget(self, *, age: float, most: int, limit: int) -> int:
@@ -235,13 +265,16 @@ class Ledger:
 
         At most `limit` of them; gives how many there were.
         """
-        before = self.now() - int(age * 1e6)
-        keys = await self._database.scan(lambda c: jobs.outdated(c, before, most, limit))
+        now = self.now()
+        before = now - int(age * 1e6)
+        keys = await self._database.scan(
+            lambda c: jobs.outdated(c, self._node, now=now, before=before, most=most, limit=limit)
+        )
         return await self._database.write(lambda c: jobs.forget(c, keys)) if keys else 0
 
     def enqueue_waiting(self) -> None:
         """Queue every job that needs a worker, as at a start."""
-        for job_id, due_at in self._database.read(lambda c: list(jobs.waiting(c))):
+        for job_id, due_at in self._database.read(lambda c: list(jobs.waiting(c, self._node))):
             self._queue.add(job_id, self._delay(due_at))
 
     async def wait(self, job_id: str, timeout: float) -> Job:
@@ -299,6 +332,10 @@ class Ledger:
             for future in self._waiters.pop(job.id, ()):
                 if not future.done():
                     future.set_result(job)
+
+    def _expires_at(self, job: Job) -> int | None:
+        """When everybody drops the job; None as long as something may come of it."""
+        return job.updated_at + self._retain if job.done else None
 
     def _delay(self, due_at: int | None) -> float:
         return 0.0 if due_at is None else max(0.0, (due_at - self.now()) / 1e6)

@@ -14,6 +14,7 @@ from container_manager.spec import Spec
 from container_manager.store import jobs
 from container_manager.store.database import Database
 from container_manager.store.directory import DataDirectory
+from container_manager.store.schema import MIGRATIONS
 from container_manager.work.ids import JobIds
 
 if TYPE_CHECKING:
@@ -38,7 +39,7 @@ async def fill(data_dir: Path, finished: int, waiting: int) -> list[str]:
     directory = DataDirectory(data_dir)
     key = directory.secret("node.key", identity.new_key)
     past = _Past(identity.Node.from_key(key, directory.home).id, finished + waiting)
-    database = Database(directory.database, jobs.MIGRATIONS)
+    database = Database(directory.database, MIGRATIONS)
     ids: list[str] = []
     try:
         for done in range(0, finished, CHUNK):

@@ -29,6 +29,7 @@ from container_manager.spec import Spec
 from container_manager.store import jobs
 from container_manager.store.database import Connection, Database
 from container_manager.store.document import document
+from container_manager.store.schema import MIGRATIONS
 from container_manager.store.sealing import Seal
 from container_manager.work.ledger import Ledger, Step
 from container_manager.work.queue import JobQueue
@@ -210,7 +211,7 @@ async def live(
     commits = Commits()
     with Recorder(directory) as recorder:
         for _ in range(2):
-            database = Database(directory / FILE, jobs.MIGRATIONS)
+            database = Database(directory / FILE, MIGRATIONS)
             try:
                 for name, value in pragmas.items():
                     database._writer.pragma(name, value)
@@ -229,7 +230,7 @@ async def live(
 async def examine(path: Path, life: Life, moment: int) -> str | None:
     """What is wrong with the store of which this was left when the power was cut."""
     try:
-        database = Database(path, jobs.MIGRATIONS)
+        database = Database(path, MIGRATIONS)
     except StorageUnavailable as error:
         return f"does not open: {error}"
     try:

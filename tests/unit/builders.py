@@ -20,9 +20,10 @@ from container_manager.engine.volumes import Volumes
 from container_manager.job import Container, Job, Phase, Port, Status
 from container_manager.node import Node
 from container_manager.spec import LABEL_PREFIX, Spec
+from container_manager.store import feeds
 from container_manager.store.database import Database
 from container_manager.store.directory import DataDirectory
-from container_manager.store.jobs import MIGRATIONS
+from container_manager.store.schema import MIGRATIONS
 from container_manager.store.sealing import Seal
 from container_manager.work.active import ActiveJobs
 from container_manager.work.ids import JobIds
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 NOW = 1_900_000_000_000_000
+RETAIN = 7 * 86_400
 NODE = "0123456789abcdef0123456789abcdef"
 CANARY = spec_forms.CANARY
 
@@ -71,7 +73,9 @@ async def opened(directory: Path, clock: Clock, queue_size: int = 100) -> AsyncI
     data = DataDirectory(directory)
     database = Database(data.database, MIGRATIONS)
     queue = JobQueue(queue_size)
-    ledger = Ledger(database, Seal(bytes(32)), queue, NODE, clock)
+    feed = database.read(lambda connection: feeds.own_feed(connection, NODE, f"{clock():016x}"))
+    database.begin_with(lambda connection: feeds.begin_own(connection, feed))
+    ledger = Ledger(database, Seal(bytes(32)), queue, NODE, feed, clock, retain=RETAIN)
     try:
         yield Rooms(ledger, queue, database, data)
     finally:

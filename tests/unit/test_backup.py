@@ -31,7 +31,9 @@ from container_manager.store.backup import save, save_to
 from container_manager.store.database import Database
 from container_manager.store.directory import DataDirectory, DirectoryError
 from container_manager.store.integrity import StoreDamaged
+from container_manager.store.records import Place
 from container_manager.store.restore import Restored, restore
+from container_manager.store.schema import MIGRATIONS
 from container_manager.store.sealing import Seal
 from container_manager.work.ids import JobIds
 from tests.support.damage import break_page, stored_ids
@@ -54,12 +56,12 @@ def new_row(ids: JobIds, arguments: int = 10) -> tuple[Any, ...]:
     job_id = ids.new(NOW)
     sealed = Seal(SEAL_KEY).close({"PASSWORD": CANARY}, job_id)
     spec = Spec(image="nginx", arguments=["x" * arguments])
-    return jobs.new_row(job_id, NODE, spec, sealed, NOW)
+    return jobs.new_row(job_id, NODE, spec, sealed, NOW, Place(1, 0))
 
 
 @asynccontextmanager
 async def opened(data_dir: Path) -> AsyncIterator[Database]:
-    database = Database(data_dir / "jobs.sqlite", jobs.MIGRATIONS)
+    database = Database(data_dir / "jobs.sqlite", MIGRATIONS)
     try:
         yield database
     finally:
@@ -507,7 +509,7 @@ async def test_a_store_that_is_not_whole_is_refused(data_dir: Path, tmp_path: Pa
 def test_a_store_of_a_newer_program_is_refused(data_dir: Path, saved: Path) -> None:
     def age(store: Path) -> None:
         connection = apsw.Connection(str(store))
-        connection.pragma("user_version", len(jobs.MIGRATIONS) + 1)
+        connection.pragma("user_version", len(MIGRATIONS) + 1)
         connection.close()
 
     assert "newer" in refused(edited(data_dir, saved, age), data_dir)

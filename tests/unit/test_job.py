@@ -16,6 +16,7 @@ from container_manager.errors import Conflict
 from container_manager.job import BATCH_KEEP, HISTORY_LENGTH, Job, Phase, Status
 from container_manager.spec import Spec
 from container_manager.store import jobs
+from container_manager.store.records import Place
 from tests.unit.builders import (
     CANARY,
     NODE,
@@ -320,8 +321,9 @@ def test_an_exit_code_names_the_signal(code: int | None, name: str | None) -> No
 async def through_the_store(job: Job) -> Job | None:
     with tempfile.TemporaryDirectory() as directory:
         async with opened(Path(directory), Clock()) as rooms:
+            place = Place(1, 0)
             await rooms.database.write(lambda c: jobs.insert(c, jobs.row(new_job_of(job))))
-            await rooms.database.write(lambda c: jobs.update(c, job))
+            await rooms.database.write(lambda c: jobs.update(c, job, place, place, None))
             return rooms.database.read(lambda c: jobs.get(c, job.id))
 
 

@@ -16,7 +16,8 @@ from container_manager.store import jobs
 from container_manager.store.database import Database
 from container_manager.store.directory import DataDirectory
 from container_manager.store.document import Document, document
-from container_manager.store.jobs import MIGRATIONS, Filter, row
+from container_manager.store.jobs import Filter, row
+from container_manager.store.schema import MIGRATIONS
 from tests.unit.builders import (
     NOW,
     Clock,
@@ -140,7 +141,7 @@ OLD_COLUMNS = (
 
 def old_row(job: Job) -> tuple[object, ...]:
     """The job as it was written with the first schema: only live containers were followed."""
-    *values, _ = jobs.row(job)
+    values = list(jobs.row(job)[:12])
     alive = job.container is not None and job.container.live
     values[6] = int(job.followed if job.status is Status.RUNNING else job.status.final and alive)
     return tuple(values)

@@ -1,0 +1,65 @@
+"""A record: what nodes tell each other of one thing, and which of two tellings counts. Pure.
+
+*Owned* records (jobs, nodes) have one writer at a time: their epoch, from 1, says how often that
+has changed. *Shared* ones, of epoch 0, may be written by any node. Either way the higher (epoch,
+revision, writer) counts; where even these are the same, as a copied data directory can bring about,
+the higher body does. So all nodes that have heard the same come to the same, in whatever order they
+have heard it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import ormsgpack
+
+SHARED = 0
+"""The epoch of records that any node may write."""
+_CONTEXT = "container-manager record 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """One telling of one thing."""
+
+    kind: str
+    """What it is about: `job`, `node`. Kinds that this version does not know are passed on."""
+    id: bytes
+    """Which one, within its kind; 1 to 255 bytes."""
+    epoch: int
+    revision: int
+    writer: str
+    """The id of the node that has written it."""
+    expires_at: int | None
+    """When everybody drops it, in microseconds since 1970; None while it may still change."""
+    body: bytes
+    signature: bytes | None = None
+    """Its writer's public key and signature; None while it is with nobody but its writer."""
+
+    @property
+    def rank(self) -> tuple[int, int, str, bytes]:
+        """What decides between two tellings of one thing: the higher one counts."""
+        return self.epoch, self.revision, self.writer, self.body
+
+    def signed_content(self) -> bytes:
+        """What its writer signs."""
+        return ormsgpack.packb(
+            (
+                _CONTEXT,
+                self.kind,
+                self.id,
+                self.epoch,
+                self.revision,
+                self.writer,
+                self.expires_at,
+                self.body,
+            )
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """A place in a feed, and the record that is told there, as it is by now."""
+
+    seq: int
+    record: Record

@@ -1,0 +1,200 @@
+"""Feeds: what each run of each node has written, in the order of the last change.
+
+A feed is named `node.run`: the node's id, and a random name that each start of its daemon takes
+anew. So a feed only ever grows at its end, whatever becomes of data directories: one that was put
+back from an older copy goes on in a feed of its own, and so does each of two copies.
+
+Who holds a feed up to `seq` holds, of each record that was written at a place up to there, that
+writing or one that counts more. Each record stands at one place of one feed. When a later writing
+puts it at a place of another feed, a *husk* keeps the place that it had: whoever is told of the
+older feed is told of this record too, as it is by then. So a feed is handed on whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from container_manager.record import Entry, Record
+from container_manager.store import records
+from container_manager.store.database import Connection
+from container_manager.store.records import Place
+
+
+class OwnFeed:
+    """The feed that this run of this node writes. Used in the event loop."""
+
+    def __init__(self, id: int, name: str, seq: int) -> None:  # noqa: A002 - what it is
+        """Go on after `seq`."""
+        self.id = id
+        self.name = name
+        self.seq = seq
+        """Up to where all is on disk."""
+        self._next = seq
+        self._told: list[Callable[[], None]] = []
+
+    def next_place(self) -> Place:
+        """The place of the next writing.
+
+        It has to be handed to the writer thread in the same round of the event loop, so that places
+        are committed in their order.
+        """
+        self._next += 1
+        return Place(self.id, self._next)
+
+    def committed(self, seq: int) -> None:
+        """What stands at this place is on disk, and so is all before it that ever will be."""
+        if seq > self.seq:
+            self.seq = seq
+            for told in self._told:
+                told()
+
+    def on_commit(self, told: Callable[[], None]) -> None:
+        """Have `told` called whenever the feed has grown."""
+        self._told.append(told)
+
+
+def feed_name(node: str, run: str) -> str:
+    """The name of what one run of a node writes."""
+    return f"{node}.{run}"
+
+
+def node_of(feed: str) -> str:
+    """The id of the node that writes a feed."""
+    return feed.partition(".")[0]
+
+
+def own_feed(connection: Connection, node: str, run: str) -> OwnFeed:
+    """The feed of a run that begins. Nothing is written yet: see `begin_own`."""
+    name = feed_name(node, run)
+    # What was there before there were feeds is this run's.
+    if (seq := connection.execute("SELECT seq FROM feed WHERE node = ''").get) is not None:
+        return OwnFeed(1, name, seq)
+    return OwnFeed(connection.execute("SELECT coalesce(max(id), 0) + 1 FROM feed").get, name, 0)
+
+
+def begin_own(connection: Connection, feed: OwnFeed) -> None:
+    """Note that a run has begun, in the transaction of its first writing."""
+    node, _, run = feed.name.partition(".")
+    # How far a run has come is not written down at each of its commits.
+    connection.execute(
+        """
+        UPDATE feed SET seq = max(seq,
+            coalesce((SELECT max(seq) FROM job WHERE feed = feed.id), 0),
+            coalesce((SELECT max(seq) FROM record WHERE feed = feed.id), 0),
+            coalesce((SELECT max(seq) FROM husk WHERE feed = feed.id), 0)
+        ) WHERE node = ?
+        """,
+        (node,),
+    )
+    connection.execute(
+        "INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?)", (feed.id, node, run, feed.seq)
+    )
+
+
+def vector(connection: Connection) -> dict[str, int]:
+    """Up to where each feed is held; of this run's own, at least up to there."""
+    return {
+        feed_name(node, run): seq
+        for node, run, seq in connection.execute("SELECT node, run, seq FROM feed")
+    }
+
+
+def entries(
+    connection: Connection, feed: str, after: int, reached: int, limit: int
+) -> tuple[list[Entry], int]:
+    """What stands in a feed behind `after`, and up to where that is all.
+
+    Args:
+        connection: of the store.
+        feed: its name.
+        after: where to begin.
+        reached: up to where the feed was held before this call.
+        limit: entries at most, from 1.
+    """
+    if (known := _known(connection, feed)) is None:
+        return [], after
+    standing = records.in_feed(connection, known.feed, after, limit)
+    query = "SELECT seq, kind, id FROM husk WHERE feed = ? AND seq > ? ORDER BY seq LIMIT ?"
+    for seq, kind, id_ in list(connection.execute(query, (known.feed, after, limit))):
+        if (record := records.get(connection, kind, id_)) is not None:
+            standing.append((seq, record))
+    standing.sort(key=lambda place: place[0])
+    found = [Entry(seq, record) for seq, record in standing[:limit]]
+    if len(found) == limit:
+        return found, found[-1].seq
+    return found, max(reached, found[-1].seq if found else after)
+
+
+def merge(
+    connection: Connection, feed: str, after: int, told: Sequence[Entry], upto: int, now: int
+) -> list[Record] | None:
+    """Take in what stands in a feed behind `after` and up to `upto`.
+
+    Gives the records that count from now on; None where the feed is not held as far as `after`, so
+    that something would be missing: then nothing is taken in.
+    """
+    known = _known(connection, feed)
+    if after > (0 if known is None else known.seq):
+        return None
+    if known is None:
+        connection.execute("INSERT INTO feed VALUES (NULL, ?, ?, 0)", tuple(feed.split(".", 1)))
+        known = Place(connection.last_insert_rowid(), 0)
+    taken = []
+    for entry in told:
+        record = entry.record
+        if not known.seq < entry.seq <= upto:
+            continue
+        if record.expires_at is not None and record.expires_at <= now:
+            continue  # what has had its time is not to rise again
+        if _take_in(connection, record, Place(known.feed, entry.seq)):
+            taken.append(record)
+    if upto > known.seq:
+        connection.execute("UPDATE feed SET seq = ? WHERE id = ?", (upto, known.feed))
+    return taken
+
+
+def leave(connection: Connection, kind: str, id_: bytes, place: Place) -> None:
+    """Keep the place at which a record stood, as it is to stand in another feed from now on."""
+    query = "DELETE FROM husk WHERE kind = ? AND id = ? AND feed = ?"
+    connection.execute(query, (kind, id_, place.feed))
+    connection.execute("INSERT OR REPLACE INTO husk VALUES (?, ?, ?, ?)", (*place, kind, id_))
+
+
+def _known(connection: Connection, feed: str) -> Place | None:
+    """A feed's number, and up to where it is held."""
+    query = "SELECT id, seq FROM feed WHERE node = ? AND run = ?"
+    node, _, run = feed.partition(".")
+    row = connection.execute(query, (node, run)).get
+    return None if row is None else Place(*row)
+
+
+def _take_in(connection: Connection, record: Record, place: Place) -> bool:
+    """Merge one record that stands at `place`; whether it counts from now on."""
+    standing = records.find(connection, record.kind, record.id)
+    if standing is None:
+        records.put(connection, record, place)
+        return True
+    rank, old = (
+        (record.epoch, record.revision, record.writer),
+        (
+            standing.epoch,
+            standing.revision,
+            standing.writer,
+        ),
+    )
+    elsewhere = standing.place.feed != place.feed
+    if rank > old or (rank == old and _counts_more(connection, record)):
+        if elsewhere:
+            leave(connection, record.kind, record.id, standing.place)
+        records.put(connection, record, place)
+        return True
+    if elsewhere:
+        leave(connection, record.kind, record.id, place)
+    else:
+        records.move(connection, record.kind, record.id, place)
+    return False
+
+
+def _counts_more(connection: Connection, record: Record) -> bool:
+    known = records.get(connection, record.kind, record.id)
+    return known is not None and record.rank > known.rank

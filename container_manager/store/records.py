@@ -1,0 +1,133 @@
+"""Records as the store keeps them: jobs in the jobs' table, all other kinds in one of their own.
+
+Whatever kind, a record stands at a place of a feed (see `store.feeds`), and of one thing there is
+never more than one record: the one that counts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from container_manager.record import Record
+from container_manager.store import job_records
+from container_manager.store.database import Connection
+
+JOB = "job"
+
+
+class Place(NamedTuple):
+    """Where in a feed a record stands."""
+
+    feed: int
+    """The number under which this store keeps the feed."""
+    seq: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """How a record stands in the store."""
+
+    epoch: int
+    revision: int
+    writer: str
+    place: Place
+
+
+_COLUMNS = "epoch, revision, writer, expires_at, body, signature, feed, seq, kind, id"
+
+
+def find(connection: Connection, kind: str, id_: bytes) -> Standing | None:
+    """How the record of a thing stands, if there is one."""
+    row = None
+    if kind == JOB:
+        row = connection.execute(
+            "SELECT epoch, revision, node, feed, seq FROM job WHERE id = ?", (id_,)
+        ).get
+    if row is None:
+        row = connection.execute(
+            "SELECT epoch, revision, writer, feed, seq FROM record WHERE kind = ? AND id = ?",
+            (kind, id_),
+        ).get
+    if row is None:
+        return None
+    epoch, revision, writer, feed, seq = row
+    return Standing(epoch, revision, writer, Place(feed, seq))
+
+
+def get(connection: Connection, kind: str, id_: bytes) -> Record | None:
+    """The record of a thing, if there is one."""
+    if kind == JOB and (row := connection.execute(job_records.SELECT_ONE, (id_,)).get):
+        return job_records.record(row)
+    row = connection.execute(
+        f"SELECT {_COLUMNS} FROM record WHERE kind = ? AND id = ?",  # noqa: S608 - constants
+        (kind, id_),
+    ).get
+    return None if row is None else _record(row)
+
+
+def of_kind(connection: Connection, kind: str) -> list[Record]:
+    """All records of a kind other than jobs."""
+    query = f"SELECT {_COLUMNS} FROM record WHERE kind = ? ORDER BY id"  # noqa: S608 - constants
+    return [_record(row) for row in connection.execute(query, (kind,))]
+
+
+def put(connection: Connection, record: Record, place: Place) -> None:
+    """Keep a record at a place, instead of what was told of the thing before."""
+    if record.kind == JOB and job_records.put(connection, record, place):
+        connection.execute("DELETE FROM record WHERE kind = ? AND id = ?", (JOB, record.id))
+        return
+    # Also a job that a later version has written in a way that this one cannot read: it is kept
+    # and passed on, and shown by nodes that can.
+    connection.execute(
+        f"INSERT OR REPLACE INTO record ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
+        (
+            record.epoch,
+            record.revision,
+            record.writer,
+            record.expires_at,
+            record.body,
+            record.signature,
+            *place,
+            record.kind,
+            record.id,
+        ),
+    )
+
+
+def move(connection: Connection, kind: str, id_: bytes, place: Place) -> None:
+    """Have a record stand at another place."""
+    for table, where in (("job", "? = 'job' AND id = ?"), ("record", "kind = ? AND id = ?")):
+        connection.execute(
+            f"UPDATE {table} SET feed = ?3, seq = ?4 WHERE {where}",  # noqa: S608 - constants
+            (kind, id_, *place),
+        )
+
+
+def write(
+    connection: Connection, kind: str, id_: bytes, body: bytes, writer: str, place: Place
+) -> bool:
+    """Write a record that is this node's own, of epoch 1; False where it says so already."""
+    before = get(connection, kind, id_)
+    if before is not None and before.body == body:
+        return False
+    revision = 1 if before is None else before.revision + 1
+    put(connection, Record(kind, id_, 1, revision, writer, None, body), place)
+    return True
+
+
+def in_feed(connection: Connection, feed: int, after: int, limit: int) -> list[tuple[int, Record]]:
+    """What stands in a feed behind `after`: places and records, the first `limit` of either."""
+    jobs = connection.execute(job_records.SELECT_IN_FEED, (feed, after, limit))
+    found = [(job_records.seq(row), job_records.record(row)) for row in jobs]
+    query = (
+        f"SELECT {_COLUMNS} FROM record WHERE feed = ? AND seq > ? "  # noqa: S608 - constants
+        "ORDER BY seq LIMIT ?"
+    )
+    found += [(row[7], _record(row)) for row in connection.execute(query, (feed, after, limit))]
+    return found
+
+
+def _record(row: tuple[Any, ...]) -> Record:
+    epoch, revision, writer, expires_at, body, signature, _, _, kind, id_ = row
+    return Record(kind, id_, epoch, revision, writer, expires_at, body, signature)
