@@ -3,13 +3,14 @@
 *Owned* records (jobs, nodes) have one writer at a time: their epoch, from 1, says how often that
 has changed. *Shared* ones, of epoch 0, may be written by any node. Either way the higher (epoch,
 revision, writer) counts; where even these are the same, as a copied data directory can bring about,
-the higher body does. So all nodes that have heard the same come to the same, in whatever order they
-have heard it.
+the higher digest does. So all nodes that have heard the same come to the same, in whatever order
+they have heard it.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, replace
 
 import ormsgpack
 
@@ -32,14 +33,32 @@ class Record:
     """The id of the node that has written it."""
     expires_at: int | None
     """When everybody drops it, in microseconds since 1970; None while it may still change."""
-    body: bytes
+    body: bytes | None
+    """None once it has been dropped: then it only keeps older tellings from counting again."""
     signature: bytes | None = None
     """Its writer's public key and signature; None while it is with nobody but its writer."""
+    digest_of_dropped: bytes | None = None
+    """The digest of the body that has been dropped."""
+
+    @property
+    def digest(self) -> bytes:
+        """The SHA-256 of its body."""
+        return self.digest_of_dropped or hashlib.sha256(self.body or b"").digest()
 
     @property
     def rank(self) -> tuple[int, int, str, bytes]:
         """What decides between two tellings of one thing: the higher one counts."""
-        return self.epoch, self.revision, self.writer, self.body
+        return self.epoch, self.revision, self.writer, self.digest
+
+    def expired(self, now: int) -> bool:
+        """Whether it has had its time."""
+        return self.expires_at is not None and self.expires_at <= now
+
+    def dropped(self) -> Record:
+        """What is left of it when it has had its time."""
+        return (
+            self if self.body is None else replace(self, body=None, digest_of_dropped=self.digest)
+        )
 
     def signed_content(self) -> bytes:
         """What its writer signs."""
@@ -52,7 +71,7 @@ class Record:
                 self.revision,
                 self.writer,
                 self.expires_at,
-                self.body,
+                self.digest,
             )
         )
 

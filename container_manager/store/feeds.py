@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from container_manager.record import Entry, Record
 from container_manager.store import records
 from container_manager.store.database import Connection
-from container_manager.store.records import Place
+from container_manager.store.records import Place, Standing
 
 
 class OwnFeed:
@@ -91,6 +91,12 @@ def begin_own(connection: Connection, feed: OwnFeed) -> None:
     )
 
 
+def meet(connection: Connection, feed: str) -> None:
+    """Know of a feed before anything of it has come: from now on there is somebody to tell."""
+    query = "INSERT OR IGNORE INTO feed VALUES (NULL, ?, ?, 0)"
+    connection.execute(query, tuple(feed.split(".", 1)))
+
+
 def vector(connection: Connection) -> dict[str, int]:
     """Up to where each feed is held; of this run's own, at least up to there."""
     return {
@@ -137,27 +143,20 @@ def merge(
     if after > (0 if known is None else known.seq):
         return None
     if known is None:
-        connection.execute("INSERT INTO feed VALUES (NULL, ?, ?, 0)", tuple(feed.split(".", 1)))
+        meet(connection, feed)
         known = Place(connection.last_insert_rowid(), 0)
     taken = []
     for entry in told:
         record = entry.record
         if not known.seq < entry.seq <= upto:
             continue
-        if record.expires_at is not None and record.expires_at <= now:
-            continue  # what has had its time is not to rise again
-        if _take_in(connection, record, Place(known.feed, entry.seq)):
+        if record.expired(now):
+            record = record.dropped()
+        if _take_in(connection, record, Place(known.feed, entry.seq), now):
             taken.append(record)
     if upto > known.seq:
         connection.execute("UPDATE feed SET seq = ? WHERE id = ?", (upto, known.feed))
     return taken
-
-
-def leave(connection: Connection, kind: str, id_: bytes, place: Place) -> None:
-    """Keep the place at which a record stood, as it is to stand in another feed from now on."""
-    query = "DELETE FROM husk WHERE kind = ? AND id = ? AND feed = ?"
-    connection.execute(query, (kind, id_, place.feed))
-    connection.execute("INSERT OR REPLACE INTO husk VALUES (?, ?, ?, ?)", (*place, kind, id_))
 
 
 def _known(connection: Connection, feed: str) -> Place | None:
@@ -168,33 +167,33 @@ def _known(connection: Connection, feed: str) -> Place | None:
     return None if row is None else Place(*row)
 
 
-def _take_in(connection: Connection, record: Record, place: Place) -> bool:
+def _take_in(connection: Connection, record: Record, place: Place, now: int) -> bool:
     """Merge one record that stands at `place`; whether it counts from now on."""
     standing = records.find(connection, record.kind, record.id)
     if standing is None:
         records.put(connection, record, place)
         return True
-    rank, old = (
-        (record.epoch, record.revision, record.writer),
-        (
-            standing.epoch,
-            standing.revision,
-            standing.writer,
-        ),
-    )
     elsewhere = standing.place.feed != place.feed
-    if rank > old or (rank == old and _counts_more(connection, record)):
+    if _counts(connection, record, standing, now):
         if elsewhere:
-            leave(connection, record.kind, record.id, standing.place)
+            records.leave(connection, record.kind, record.id, standing.place)
         records.put(connection, record, place)
         return True
     if elsewhere:
-        leave(connection, record.kind, record.id, place)
+        records.leave(connection, record.kind, record.id, place)
     else:
         records.move(connection, record.kind, record.id, place)
     return False
 
 
-def _counts_more(connection: Connection, record: Record) -> bool:
+def _counts(connection: Connection, record: Record, standing: Standing, now: int) -> bool:
+    """Whether a record counts more than the one that stands."""
+    old = standing.epoch, standing.revision, standing.writer
+    new = record.epoch, record.revision, record.writer
+    if new != old:
+        return new > old
     known = records.get(connection, record.kind, record.id)
-    return known is not None and record.rank > known.rank
+    if known is None or record.digest != known.digest:
+        return known is None or record.digest > known.digest
+    # The same telling; somebody has dropped it. Before its time that is his affair.
+    return record.body is None and known.body is not None and record.expired(now)

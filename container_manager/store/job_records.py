@@ -75,10 +75,16 @@ def put(connection: Connection, record: Record, place: Place) -> bool:
     return True
 
 
+def delete(connection: Connection, id_: bytes) -> None:
+    """Drop a job's row and all that belongs to it."""
+    connection.execute("DELETE FROM job WHERE id = ?", (id_,))
+    connection.execute("DELETE FROM output WHERE job_id = ?", (id_,))
+
+
 def _read(record: Record) -> list[Any] | None:
     """What the body says, if this version can make a row of it."""
     try:
-        said = ormsgpack.unpackb(record.body)
+        said = ormsgpack.unpackb(record.body or b"")
         status, phase, followed, created, updated, spec, env, body, due, output = said[:_KNOWN]
         fits = (
             type(said) is list

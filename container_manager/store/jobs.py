@@ -14,9 +14,9 @@ import orjson
 
 from container_manager.job import Container, Entry, Job, Phase, Port, Status
 from container_manager.spec import Model, Spec
+from container_manager.store import job_records, records
 from container_manager.store.database import Connection, Table
 from container_manager.store.document import Document, document, job_id_of
-from container_manager.store.feeds import leave
 from container_manager.store.records import JOB, Place
 
 _COLUMNS = (
@@ -186,7 +186,7 @@ def update(
     """Keep a job's newer state, which is told of at another place than the one before."""
     values = row(job, place, expires_at)
     if before.feed != place.feed:
-        leave(connection, JOB, values[0], before)
+        records.leave(connection, JOB, values[0], before)
     connection.execute(_UPDATE, values)
 
 
@@ -305,16 +305,18 @@ def outdated(
     return keys
 
 
-def forget(connection: Connection, keys: Sequence[bytes]) -> int:
+def forget(connection: Connection, node: str, keys: Sequence[bytes]) -> int:
     """Drop those of these jobs that are still done with, and all that is kept about them."""
-    dropped = 0
-    for key in keys:
-        connection.execute(f"DELETE FROM job WHERE id = ? AND {_DONE}", (key,))  # noqa: S608
-        if connection.changes():
-            connection.execute("DELETE FROM output WHERE job_id = ?", (key,))
-            connection.execute("DELETE FROM husk WHERE kind = ? AND id = ?", (JOB, key))
-            dropped += 1
-    return dropped
+    # Who has never met another node has nobody to tell that a job is to be dropped.
+    others = connection.execute("SELECT 1 FROM feed WHERE node <> ? LIMIT 1", (node,)).get
+    done = f"SELECT 1 FROM job WHERE id = ? AND {_DONE}"  # noqa: S608 - a constant
+    dropped = [key for key in keys if connection.execute(done, (key,)).get]
+    for key in dropped:
+        if others:
+            records.drop(connection, JOB, key)
+        else:
+            job_records.delete(connection, key)
+    return len(dropped)
 
 
 # -- output ----------------------------------------------------------------------------------------

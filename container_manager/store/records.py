@@ -34,7 +34,7 @@ class Standing:
     place: Place
 
 
-_COLUMNS = "epoch, revision, writer, expires_at, body, signature, feed, seq, kind, id"
+_COLUMNS = "epoch, revision, writer, expires_at, body, signature, digest, feed, seq, kind, id"
 
 
 def find(connection: Connection, kind: str, id_: bytes) -> Standing | None:
@@ -68,19 +68,21 @@ def get(connection: Connection, kind: str, id_: bytes) -> Record | None:
 
 def of_kind(connection: Connection, kind: str) -> list[Record]:
     """All records of a kind other than jobs."""
-    query = f"SELECT {_COLUMNS} FROM record WHERE kind = ? ORDER BY id"  # noqa: S608 - constants
+    query = f"SELECT {_COLUMNS} FROM record WHERE kind = ? AND body IS NOT NULL ORDER BY id"  # noqa: S608
     return [_record(row) for row in connection.execute(query, (kind,))]
 
 
 def put(connection: Connection, record: Record, place: Place) -> None:
     """Keep a record at a place, instead of what was told of the thing before."""
-    if record.kind == JOB and job_records.put(connection, record, place):
-        connection.execute("DELETE FROM record WHERE kind = ? AND id = ?", (JOB, record.id))
-        return
-    # Also a job that a later version has written in a way that this one cannot read: it is kept
-    # and passed on, and shown by nodes that can.
+    if record.kind == JOB:
+        if record.body is not None and job_records.put(connection, record, place):
+            connection.execute("DELETE FROM record WHERE kind = ? AND id = ?", (JOB, record.id))
+            return
+        # Dropped, or written by a later version in a way that this one cannot read: then it is kept
+        # and passed on, and shown by nodes that can.
+        job_records.delete(connection, record.id)
     connection.execute(
-        f"INSERT OR REPLACE INTO record ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
+        f"INSERT OR REPLACE INTO record ({_COLUMNS}) VALUES (?,?,?,?,?,?,?,?,?,?,?)",  # noqa: S608
         (
             record.epoch,
             record.revision,
@@ -88,6 +90,7 @@ def put(connection: Connection, record: Record, place: Place) -> None:
             record.expires_at,
             record.body,
             record.signature,
+            record.digest_of_dropped,
             *place,
             record.kind,
             record.id,
@@ -97,23 +100,53 @@ def put(connection: Connection, record: Record, place: Place) -> None:
 
 def move(connection: Connection, kind: str, id_: bytes, place: Place) -> None:
     """Have a record stand at another place."""
-    for table, where in (("job", "? = 'job' AND id = ?"), ("record", "kind = ? AND id = ?")):
-        connection.execute(
-            f"UPDATE {table} SET feed = ?3, seq = ?4 WHERE {where}",  # noqa: S608 - constants
-            (kind, id_, *place),
-        )
+    if kind == JOB:
+        connection.execute("UPDATE job SET feed = ?, seq = ? WHERE id = ?", (*place, id_))
+    query = "UPDATE record SET feed = ?, seq = ? WHERE kind = ? AND id = ?"
+    connection.execute(query, (*place, kind, id_))
+
+
+def leave(connection: Connection, kind: str, id_: bytes, place: Place) -> None:
+    """Keep the place at which a record stood, as it is to stand in another feed from now on."""
+    query = "DELETE FROM husk WHERE kind = ? AND id = ? AND feed = ?"
+    connection.execute(query, (kind, id_, place.feed))
+    connection.execute("INSERT OR REPLACE INTO husk VALUES (?, ?, ?, ?)", (*place, kind, id_))
 
 
 def write(
     connection: Connection, kind: str, id_: bytes, body: bytes, writer: str, place: Place
 ) -> bool:
     """Write a record that is this node's own, of epoch 1; False where it says so already."""
-    before = get(connection, kind, id_)
+    before, standing = get(connection, kind, id_), find(connection, kind, id_)
     if before is not None and before.body == body:
         return False
+    if standing is not None and standing.place.feed != place.feed:
+        leave(connection, kind, id_, standing.place)
     revision = 1 if before is None else before.revision + 1
     put(connection, Record(kind, id_, 1, revision, writer, None, body), place)
     return True
+
+
+def drop(connection: Connection, kind: str, id_: bytes) -> None:
+    """Drop what a record says, and keep that it was there."""
+    record, standing = get(connection, kind, id_), find(connection, kind, id_)
+    if record is not None and standing is not None:
+        put(connection, record.dropped(), standing.place)
+
+
+def any_dropped(connection: Connection, before: int) -> bool:
+    """Whether there is anything for `forget_dropped`."""
+    query = "SELECT 1 FROM record WHERE body IS NULL AND expires_at < ? LIMIT 1"
+    return connection.execute(query, (before,)).get is not None
+
+
+def forget_dropped(connection: Connection, before: int, limit: int) -> None:
+    """Forget what has been dropped and had expired before that time."""
+    query = "SELECT kind, id FROM record WHERE body IS NULL AND expires_at < ? LIMIT ?"
+    forgotten = list(connection.execute(query, (before, limit)))
+    for table in ("record", "husk"):
+        query = f"DELETE FROM {table} WHERE kind = ? AND id = ?"  # noqa: S608 - constants
+        connection.executemany(query, forgotten)
 
 
 def in_feed(connection: Connection, feed: int, after: int, limit: int) -> list[tuple[int, Record]]:
@@ -124,10 +157,10 @@ def in_feed(connection: Connection, feed: int, after: int, limit: int) -> list[t
         f"SELECT {_COLUMNS} FROM record WHERE feed = ? AND seq > ? "  # noqa: S608 - constants
         "ORDER BY seq LIMIT ?"
     )
-    found += [(row[7], _record(row)) for row in connection.execute(query, (feed, after, limit))]
+    found += [(row[8], _record(row)) for row in connection.execute(query, (feed, after, limit))]
     return found
 
 
 def _record(row: tuple[Any, ...]) -> Record:
-    epoch, revision, writer, expires_at, body, signature, _, _, kind, id_ = row
-    return Record(kind, id_, epoch, revision, writer, expires_at, body, signature)
+    epoch, revision, writer, expires_at, body, signature, digest, _, _, kind, id_ = row
+    return Record(kind, id_, epoch, revision, writer, expires_at, body, signature, digest)

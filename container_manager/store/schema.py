@@ -50,8 +50,9 @@ MIGRATIONS = (
     ) STRICT;
     """,
     # What nodes tell each other. A feed is what one run of one node has written, in order; each row
-    # stands at one place of one feed, and a husk marks a place that it stood at before. What was
-    # there before there were feeds belongs to the first one that is opened.
+    # stands at one place of one feed, and a husk marks a place that it stood at before. Of a job
+    # that was dropped a record without a body stays for a while. What was there before there were
+    # feeds belongs to the first one that is opened.
     """
     CREATE TABLE feed (
         id   INTEGER PRIMARY KEY,
@@ -80,13 +81,15 @@ MIGRATIONS = (
         revision   INTEGER NOT NULL CHECK (revision >= 1),
         writer     TEXT NOT NULL,
         expires_at INTEGER,
-        body       BLOB NOT NULL,
+        body       BLOB,
         signature  BLOB,
+        digest     BLOB CHECK ((digest IS NULL) = (body IS NOT NULL)),
         feed       INTEGER NOT NULL REFERENCES feed (id),
         seq        INTEGER NOT NULL,
         PRIMARY KEY (kind, id)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX record_feed ON record (feed, seq);
+    CREATE INDEX record_dropped ON record (expires_at) WHERE body IS NULL;
 
     CREATE TABLE husk (
         feed INTEGER NOT NULL REFERENCES feed (id),

@@ -20,7 +20,7 @@ import orjson
 from container_manager.errors import ApplicationError, Conflict, JobNotFound, NodeUnreachable
 from container_manager.job import Job, Status
 from container_manager.spec import Spec
-from container_manager.store import jobs
+from container_manager.store import jobs, records
 from container_manager.store.database import Connection, Database
 from container_manager.store.document import Document
 from container_manager.store.feeds import OwnFeed
@@ -270,7 +270,13 @@ class Ledger:
         keys = await self._database.scan(
             lambda c: jobs.outdated(c, self._node, now=now, before=before, most=most, limit=limit)
         )
-        return await self._database.write(lambda c: jobs.forget(c, keys)) if keys else 0
+        if keys:
+            return await self._database.write(lambda c: jobs.forget(c, self._node, keys))
+        # And for good what was dropped so long ago that nobody can bring it back.
+        dropped = now - self._retain
+        while await self._database.scan(lambda c: records.any_dropped(c, dropped)):
+            await self._database.write(lambda c: records.forget_dropped(c, dropped, limit))
+        return 0
 
     def enqueue_waiting(self) -> None:
         """Queue every job that needs a worker, as at a start."""

@@ -19,6 +19,7 @@ from container_manager.store.document import Document, document
 from container_manager.store.jobs import Filter, row
 from container_manager.store.schema import MIGRATIONS
 from tests.unit.builders import (
+    NODE,
     NOW,
     Clock,
     Rooms,
@@ -200,10 +201,12 @@ async def test_rows_of_the_first_schema_come_out_as_the_jobs_that_they_are(tmp_p
         }
         batch = older["batch that has ended"]
         assert batch.removal_due == NOW + 5 + int(BATCH_KEEP * 1e6)
-        due = rooms.database.read(lambda c: jobs.due_removals(c, batch.removal_due or 0, 10))
+        due = rooms.database.read(lambda c: jobs.due_removals(c, NODE, batch.removal_due or 0, 10))
         assert due == [batch]
         assert rooms.database.read(lambda c: jobs.output(c, batch.id)) is None
-        done = rooms.database.read(lambda c: jobs.outdated(c, NOW + 10, 0, 100))
+        done = rooms.database.read(
+            lambda c: jobs.outdated(c, NODE, now=NOW, before=NOW + 10, most=0, limit=100)
+        )
         assert set(done) == {
             jobs.row(job)[0] for job in older.values() if job.status.final and not job.followed
         }
