@@ -1,0 +1,1 @@
+"""The cluster: who else is there, and what they tell each other."""
