@@ -126,6 +126,7 @@ class Host:
 class _Port:
     """Where a host is plugged in."""
 
+    number: int
     interface: str
     mac: str
 
@@ -171,7 +172,7 @@ class Network:
         # All that matters is done before the first await: a cancellation cannot come between.
         for host in self.hosts:
             for pid in _said("ip", "netns", "pids", host.namespace).split():
-                with contextlib.suppress(ProcessLookupError):
+                with contextlib.suppress(ProcessLookupError, ValueError):  # gone; no such space
                     os.kill(int(pid), signal.SIGKILL)
         for space in [*(host.namespace for host in self.hosts), self._name]:
             _said("ip", "netns", "del", space)
@@ -183,10 +184,10 @@ class Network:
 
         The host may be another network's, which then has several interfaces.
         """
-        n = len(self._ports) + 1
+        n = self._ports[host].number if host in self._ports else len(self._ports) + 1
         mac = f"02:00:c6:12:{self._number:02x}:{n:02x}"
         address, address6 = f"198.18.{self._number}.{n}", f"2001:2:0:{self._number:x}::{n:x}"
-        self._ports[host] = _Port(interface, mac)
+        self._ports[host] = _Port(n, interface, mac)
         if not host.address:
             host.address, host.address6, host.mac = address, address6, mac
         peer = f"peer name {interface} netns {host.namespace} address {mac}"
@@ -204,13 +205,15 @@ class Network:
 
     async def unplug(self, host: Host) -> None:
         """Pull the cable: the interface stays and has no carrier."""
-        n = list(self._ports).index(host) + 1
-        await _batch([f"link set port{n} down"], self._name)
+        await _batch([f"link set port{self._ports[host].number} down"], self._name)
 
     async def plug(self, host: Host) -> None:
         """Put the cable back."""
-        n = list(self._ports).index(host) + 1
-        await _batch([f"link set port{n} up"], self._name)
+        await _batch([f"link set port{self._ports[host].number} up"], self._name)
+
+    async def detach(self, host: Host) -> None:
+        """Remove the interface; `attach` then makes another one with the same addresses."""
+        await _batch([f"link del port{self._ports[host].number}"], self._name)
 
     # Faults
 
