@@ -233,7 +233,9 @@ class Discovery:
                     for node, (changed, _) in list(self._known.items()):
                         if time.monotonic() - changed < SETTLED:
                             self._look_at(node, zeroconf, chosen)
-                    await self._attend(zeroconf, chosen, time.monotonic() + LOOK_EVERY)
+                    await self._attend(
+                        zeroconf, chosen, min(ask_again, time.monotonic() + LOOK_EVERY)
+                    )
             finally:
                 await browser.async_cancel()
 

@@ -170,7 +170,7 @@ async def test_several_interfaces_and_one_that_appears_later(network: MakeNetwor
 async def test_an_interface_that_is_made_anew_with_its_address(network: MakeNetwork) -> None:
     net = await network(["a", "b"])
     a = await Discoverer(1).start(net["a"])
-    await announced(a)
+    await asked(net["b"], net["a"], 3)  # now it says nothing for a while, which would fail
     await net.detach(net["a"])
     await net.attach(net["a"], "eth0")
     await announced(a, 2)
@@ -256,13 +256,30 @@ async def test_sending_is_forbidden(network: MakeNetwork) -> None:
 
 
 async def test_nodes_that_were_cut_off_when_they_started(network: MakeNetwork) -> None:
-    net = await network(["a", "b"])
-    await net.isolate(net["a"])
-    a = await Discoverer(1, 4001, "--ask-every", "20").start(net["a"])
-    b = await Discoverer(2, 4001, "--ask-every", "2").start(net["b"])
+    net = await network(["a", "b", "watcher"])
+    await net.split({net["a"]}, {net["b"]})
+    a = await Discoverer(1, 4001, "--ask-every", "0.5").start(net["a"])
+    b = await Discoverer(2).start(net["b"])
     await asyncio.gather(announced(a), announced(b))
+    # zeroconf by itself asks thrice in this time, and never again before a quarter of an hour.
+    assert await asked(net["watcher"], net["a"], 8) < 10
     await net.heal()
     await asyncio.gather(a.sees(2), b.sees(1))
+
+
+async def asked(watcher: Host, host: Host, times: int) -> float:
+    """Wait until a host has asked so often who is there; gives back the seconds that it took."""
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    group = socket.inet_aton(MDNS[0]) + socket.inet_aton(watcher.address)
+    with watcher.socket(kind=socket.SOCK_DGRAM) as listener:
+        listener.bind(("", MDNS[1]))
+        listener.setsockopt(socket.IPPROTO_IP, socket.IP_ADD_MEMBERSHIP, group)
+        async with asyncio.timeout(20):
+            while times:
+                data, (sender, _) = await loop.sock_recvfrom(listener, 9000)
+                times -= sender == host.address and not data[2] & 0x80
+    return loop.time() - began
 
 
 # Strangers
