@@ -12,9 +12,9 @@ Decisions:
   explained. And whoever likes can answer a probe, which would keep a node from announcing itself.
 - Asked with multicast answers (QM) from the first question on: of two daemons on one machine, both
   listening on port 5353, an answer sent to one of them reaches either.
-- Asked again each minute. zeroconf asks three times at its start and then only for what it knows;
-  two nodes that were cut off from each other by then would never meet. It names what it knows, so
-  nobody answers who is known.
+- Asked again each minute. zeroconf asks four times in its first quarter of a minute and then only
+  for what it knows; two nodes that were cut off from each other by then would never meet. It names
+  what it knows, so nobody answers who is known.
 - Made anew when interfaces change. zeroconf's own `async_update_interfaces` tells them apart by
   address: one that was unplugged and comes back with its address under another index stays deaf.
 """
