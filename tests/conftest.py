@@ -21,6 +21,7 @@ from tests.support.daemon import COMMAND, Daemon
 from tests.support.dockerd import PrivateDockerd
 from tests.support.engine import IMAGE, Engine, busybox
 from tests.support.engine_proxy import EngineProxy
+from tests.support.netns import Network, unavailable
 from tests.support.registry import PrivateRegistry, running
 from tests.support.registry_proxy import RegistryProxy
 
@@ -216,3 +217,26 @@ async def daemon(tmp_path: Path, engine_url: str, engine: Engine) -> AsyncIterat
         for one in made:
             await one.close()
         engine.remove_containers_below(tmp_path)
+
+
+# Networks
+
+
+class MakeNetwork(Protocol):
+    """What the `network` fixture gives: a maker of networks."""
+
+    async def __call__(self, hosts: int | Sequence[str]) -> Network:
+        """Make a network of so many hosts, or of hosts with these names."""
+
+
+@pytest_asyncio.fixture
+async def network() -> AsyncIterator[MakeNetwork]:
+    """Make networks of hosts on this machine: `net = await network(5)`."""
+    if reason := unavailable():
+        pytest.skip(reason)
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(hosts: int | Sequence[str]) -> Network:
+            return await stack.enter_async_context(Network(hosts))
+
+        yield make
