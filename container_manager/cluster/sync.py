@@ -4,8 +4,12 @@ A feed is what one run of one node has written, in order (see `store.feeds`). It
 each peer that it is linked with, as it grows. Where that way is cut, or the writer gone, whoever
 lacks something finds from what its peers say they hold who has it, and subscribes to the feed at
 one of them, so that nothing is sent twice. Catching up and following are one thing: a feed is sent
-from where the receiver stands, in batches, each of which says where it begins; one that does not
+from where the receiver holds it, in batches, each of which says where it begins; one that does not
 join on is dropped, and asked for again.
+
+What is written again moves to the end of its feed. So the receiver holds a feed up to some place
+only when it has been sent all that the sender had of it; a part of it gives it no more to hold.
+Where nobody is left who has the rest, those who have such a part adopt it.
 
 Times are seconds on any clock that only rises.
 """
@@ -15,6 +19,8 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
+
+from container_manager.record import Entry
 
 GRACE = 1.0
 """Seconds that something may be missing before it is asked for elsewhere than at its writer."""
@@ -33,6 +39,8 @@ class Subscribe:
 
     feed: str
     after: int
+    stream: int
+    """A number that the batches bear which answer to this."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,12 +59,54 @@ class Offer:
 
 @dataclass(frozen=True, slots=True)
 class Held:
-    """What I hold, of what you have sent or offered: so much is on disk."""
+    """What I hold, of what you have offered: so much is on disk."""
 
     holds: dict[str, int]
 
 
-Control = Subscribe | Unsubscribe | Offer | Held
+@dataclass(frozen=True, slots=True)
+class Received:
+    """The batch that ended there is on disk, and so much of the feed I hold."""
+
+    feed: str
+    upto: int
+    holds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Adopt:
+    """To this node itself: tell on what it has of a feed beyond what it holds."""
+
+    feed: str
+
+
+Control = Subscribe | Unsubscribe | Offer | Held | Received
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """A part of a feed."""
+
+    feed: str
+    stream: int
+    """As it was subscribed to; 0 where the writer sends it unasked."""
+    after: int
+    """Where it begins: behind this place."""
+    upto: int
+    """Where the next one is to begin."""
+    holds: int
+    """Up to where the receiver holds the feed with this part; 0 where more has to come first."""
+    entries: list[Entry]
+
+
+@dataclass(slots=True)
+class _Part:
+    """Something of a feed beyond what is held of it."""
+
+    top: int
+    """Its last place."""
+    since: float = 0.0
+    """When it came, or somebody last was there to send the rest."""
 
 
 @dataclass(slots=True)
@@ -72,9 +122,23 @@ class _Wanted:
 class _Sending:
     """A feed on its way to a peer."""
 
+    stream: int
     sent: int
+    whole: bool = True
+    """Whether all that there was has been sent."""
+    held: int = 0
+    """Up to where this node held it when it began to send what there was."""
     on_their_way: list[int] = field(default_factory=list)
     """Where the batches end that were sent, and are not on its disk yet."""
+
+
+@dataclass(slots=True)
+class _Stream:
+    """A feed on its way from a peer."""
+
+    number: int = 0
+    got: int = 0
+    """Where the next batch has to begin at the latest."""
 
 
 @dataclass(slots=True)
@@ -82,20 +146,26 @@ class _Peer:
     holds: dict[str, int]
     """As far as it has said so."""
     sending: dict[str, _Sending] = field(default_factory=dict)
+    streams: dict[str, _Stream] = field(default_factory=dict)
 
 
 class Sync:
     """One node's part in it. Whoever uses it reads and merges feeds, and carries what is sent."""
 
-    def __init__(self, node: str, holds: dict[str, int]) -> None:
-        """Take part as `node`, which holds feeds as far as `holds` says.
+    def __init__(self, node: str, holds: dict[str, int], parts: Vector) -> None:
+        """Take part in it.
 
-        `holds` is kept up to date by `advanced`.
+        Args:
+            node: its id.
+            holds: up to where it holds each feed; kept up to date by `advanced`.
+            parts: the last places of feeds at which it has something beyond that.
         """
         self._node = node
         self.holds = holds
+        self._parts = {feed: _Part(top) for feed, top in parts.items()}
         self._peers: dict[str, _Peer] = {}
         self._wanted: dict[str, _Wanted] = {}
+        self._streams = 0
 
     # -- peers ---------------------------------------------------------------------------------
 
@@ -129,9 +199,9 @@ class Sync:
         mine = {f: self.holds[f] for f, upto in holds.items() if self.holds.get(f, 0) >= upto}
         return Held(mine) if mine else None
 
-    def subscribed(self, peer: str, feed: str, after: int) -> None:
+    def subscribed(self, peer: str, asked: Subscribe) -> None:
         """A peer asks for a feed; also for one that is sent already, from where it stands."""
-        self._send_from(peer, feed, after)
+        self._send_from(peer, asked.feed, asked.after, asked.stream)
 
     def unsubscribed(self, peer: str, feed: str) -> None:
         """A peer wants no more of a feed."""
@@ -143,8 +213,30 @@ class Sync:
         state = self._peers[peer]
         for feed, upto in holds.items():
             state.holds[feed] = max(state.holds.get(feed, 0), upto)
-            if (sending := state.sending.get(feed)) is not None:
-                sending.on_their_way = [end for end in sending.on_their_way if end > upto]
+
+    def received(self, peer: str, said: Received) -> None:
+        """A peer has a batch on disk."""
+        self.held(peer, {said.feed: said.holds})
+        if (sending := self._peers[peer].sending.get(said.feed)) is not None:
+            sending.on_their_way = [end for end in sending.on_their_way if end > said.upto]
+
+    def joins(self, peer: str, batch: Batch) -> bool:
+        """Whether a batch goes on from what has come before it, so that it may be merged."""
+        stream = self._peers[peer].streams.setdefault(batch.feed, _Stream())
+        if batch.stream != stream.number:
+            return False
+        if batch.after > max(self.holds.get(batch.feed, 0), stream.got):
+            return False
+        stream.got = max(stream.got, batch.upto)
+        return True
+
+    def merged(self, batch: Batch, now: float) -> Received:
+        """A batch is on disk; gives what to answer."""
+        if (wanted := self._wanted.get(batch.feed)) is not None:
+            wanted.since = now
+        self.advanced(batch.feed, batch.holds, now)
+        self._note_part(batch, now)
+        return Received(batch.feed, batch.upto, self.holds.get(batch.feed, 0))
 
     def advanced(self, feed: str, upto: int, now: float) -> None:
         """This node has a feed on disk up to there: it has written, or merged what came."""
@@ -152,8 +244,6 @@ class Sync:
             return
         known = feed in self.holds
         self.holds[feed] = upto
-        if (wanted := self._wanted.get(feed)) is not None:
-            wanted.since = now
         if not known and self._is_mine(feed):
             for peer, state in self._peers.items():
                 self._send_from(peer, feed, state.holds.get(feed, 0))
@@ -165,36 +255,74 @@ class Sync:
         if (state := self._peers.get(peer)) is None:
             return None
         for feed, sending in state.sending.items():
-            if len(sending.on_their_way) < WINDOW and sending.sent < self.holds.get(feed, 0):
+            more = not sending.whole or sending.sent < self.holds.get(feed, 0)
+            if more and len(sending.on_their_way) < WINDOW:
                 # The others have their turn before it has its next.
                 state.sending[feed] = state.sending.pop(feed)
                 return feed, sending.sent
         return None
 
-    def sent(self, peer: str, feed: str, after: int, upto: int) -> None:
-        """A batch of a feed is on its way to a peer."""
+    def batch(
+        self, peer: str, feed: str, after: int, entries: list[Entry], *, held: int, whole: bool
+    ) -> Batch | None:
+        """A batch for a peer, of what was read of a feed; None where it is not wanted any more.
+
+        Args:
+            peer: to whom it goes.
+            feed: its name.
+            after: as `next_batch` gave it.
+            entries: what stands in the feed behind that.
+            held: up to where this node held the feed before it was read.
+            whole: whether that is all that there was.
+        """
         state = self._peers.get(peer)
         sending = None if state is None else state.sending.get(feed)
-        if sending is not None and sending.sent == after:
-            sending.sent = upto
-            sending.on_their_way.append(upto)
+        if sending is None or sending.sent != after:
+            return None
+        if sending.whole:
+            sending.held = held
+        last = entries[-1].seq if entries else after
+        holds = 0
+        if whole and self._is_mine(feed):
+            holds = max(held, last)
+        elif whole:
+            # Of another's feed there may be parts beyond what is held.
+            holds = sending.held
+        sending.sent, sending.whole = (max(holds, after) if whole else last), whole
+        sending.on_their_way.append(sending.sent)
+        return Batch(feed, sending.stream, after, sending.sent, holds, entries)
 
-    def tick(self, now: float) -> Iterator[tuple[str, Control]]:
+    def tick(self, now: float) -> Iterator[tuple[str, Control | Adopt]]:
         """What is to be told to which peer; to be called about once a second."""
         for feed in list(self._wanted):
             yield from self._see_to(feed, now)
+        for feed, part in list(self._parts.items()):
+            if self._most(feed) > self.holds.get(feed, 0) or _writer(feed) in self._peers:
+                part.since = now
+            elif now - part.since >= GRACE:
+                del self._parts[feed]
+                yield self._node, Adopt(feed)
         for name, state in self._peers.items():
             # Said again until it answers: it costs little, and nothing while all is quiet.
             more = {f: upto for f, upto in self.holds.items() if state.holds.get(f, 0) < upto}
             if more:
                 yield name, Offer(more)
 
+    def _note_part(self, batch: Batch, now: float) -> None:
+        """Remember that there is something of a feed beyond what is held, or not any more."""
+        top = batch.entries[-1].seq if batch.entries else 0
+        if (part := self._parts.get(batch.feed)) is not None:
+            top = max(top, part.top)
+        if top <= self.holds.get(batch.feed, 0):
+            self._parts.pop(batch.feed, None)
+        else:
+            self._parts[batch.feed] = _Part(top, now)
+
     def _see_to(self, feed: str, now: float) -> Iterator[tuple[str, Control]]:
         """Find a source for a feed of which something is missing, or let go of one."""
         wanted = self._wanted[feed]
         held = self.holds.get(feed, 0)
-        writer = self._peers.get(feed.partition(".")[0])
-        most = max((peer.holds.get(feed, 0) for peer in self._peers.values()), default=0)
+        writer, most = self._peers.get(_writer(feed)), self._most(feed)
         by_writer = writer is not None and writer.holds.get(feed, 0) >= most
         if wanted.source is not None and (by_writer or now - wanted.since >= STALLED):
             yield wanted.source, Unsubscribe(feed)
@@ -209,10 +337,15 @@ class Sync:
         if wanted.source is None and now - wanted.since >= patience:
             wanted.since = now
             if by_writer:  # something was lost on the way
-                yield feed.partition(".")[0], Subscribe(feed, held)
+                yield self._subscribe(_writer(feed), feed, held)
                 return
             wanted.source = self._source(feed, held)
-            yield wanted.source, Subscribe(feed, held)
+            yield self._subscribe(wanted.source, feed, held)
+
+    def _subscribe(self, peer: str, feed: str, held: int) -> tuple[str, Subscribe]:
+        self._streams += 1
+        self._peers[peer].streams[feed] = _Stream(self._streams)
+        return peer, Subscribe(feed, held, self._streams)
 
     def _source(self, feed: str, held: int) -> str:
         """A peer that holds more of a feed: not the same one for everybody."""
@@ -228,8 +361,16 @@ class Sync:
             if upto > self.holds.get(feed, 0) and feed not in self._wanted:
                 self._wanted[feed] = _Wanted(now)
 
-    def _send_from(self, peer: str, feed: str, after: int) -> None:
-        self._peers[peer].sending[feed] = _Sending(after)
+    def _send_from(self, peer: str, feed: str, after: int, stream: int = 0) -> None:
+        self._peers[peer].sending[feed] = _Sending(stream, after)
 
     def _is_mine(self, feed: str) -> bool:
-        return feed.partition(".")[0] == self._node
+        return _writer(feed) == self._node
+
+    def _most(self, feed: str) -> int:
+        """The most that a peer holds of a feed."""
+        return max((peer.holds.get(feed, 0) for peer in self._peers.values()), default=0)
+
+
+def _writer(feed: str) -> str:
+    return feed.partition(".")[0]

@@ -4,10 +4,14 @@ A feed is named `node.run`: the node's id, and a random name that each start of 
 anew. So a feed only ever grows at its end, whatever becomes of data directories: one that was put
 back from an older copy goes on in a feed of its own, and so does each of two copies.
 
-Who holds a feed up to `seq` holds, of each record that was written at a place up to there, that
-writing or one that counts more. Each record stands at one place of one feed. When a later writing
-puts it at a place of another feed, a *husk* keeps the place that it had: whoever is told of the
-older feed is told of this record too, as it is by then. So a feed is handed on whole.
+Who *holds* a feed up to `seq` has, of each record that was written at a place up to there, that
+writing or one that counts more. Each record stands at one place, that of its last writing: what is
+written again moves to the end of a feed. So a part of a feed is nothing to hold on to; only who has
+been sent all of it, to its end, holds it. Where a writer is gone for good with only a part of its
+feed told, who has that part adopts it: tells it on in a feed of its own.
+
+When a later writing puts a record at a place of another feed, a *husk* keeps the place that it had:
+whoever is told of the older feed is told of this record too, as it is by then.
 """
 
 from __future__ import annotations
@@ -40,6 +44,10 @@ class OwnFeed:
         """
         self._next += 1
         return Place(self.id, self._next)
+
+    def next_places(self, number: int) -> list[Place]:
+        """As many places one behind the other; else as `next_place`."""
+        return [self.next_place() for _ in range(number)]
 
     def committed(self, seq: int) -> None:
         """What stands at this place is on disk, and so is all before it that ever will be."""
@@ -105,58 +113,79 @@ def vector(connection: Connection) -> dict[str, int]:
     }
 
 
-def entries(
-    connection: Connection, feed: str, after: int, reached: int, limit: int
-) -> tuple[list[Entry], int]:
-    """What stands in a feed behind `after`, and up to where that is all.
+def entries(connection: Connection, feed: str, after: int, limit: int) -> tuple[list[Entry], bool]:
+    """What stands in a feed behind `after`, and whether that is all.
 
     Args:
         connection: of the store.
         feed: its name.
         after: where to begin.
-        reached: up to where the feed was held before this call.
         limit: entries at most, from 1.
     """
     if (known := _known(connection, feed)) is None:
-        return [], after
+        return [], True
     standing = records.in_feed(connection, known.feed, after, limit)
     query = "SELECT seq, kind, id FROM husk WHERE feed = ? AND seq > ? ORDER BY seq LIMIT ?"
     for seq, kind, id_ in list(connection.execute(query, (known.feed, after, limit))):
         if (record := records.get(connection, kind, id_)) is not None:
             standing.append((seq, record))
     standing.sort(key=lambda place: place[0])
-    found = [Entry(seq, record) for seq, record in standing[:limit]]
-    if len(found) == limit:
-        return found, found[-1].seq
-    return found, max(reached, found[-1].seq if found else after)
+    return [Entry(seq, record) for seq, record in standing[:limit]], len(standing) < limit
 
 
 def merge(
-    connection: Connection, feed: str, after: int, told: Sequence[Entry], upto: int, now: int
-) -> list[Record] | None:
-    """Take in what stands in a feed behind `after` and up to `upto`.
+    connection: Connection, feed: str, told: Sequence[Entry], holds: int, now: int
+) -> list[Record]:
+    """Take in what stands in a feed; gives the records that count from now on.
 
-    Gives the records that count from now on; None where the feed is not held as far as `after`, so
-    that something would be missing: then nothing is taken in.
+    Args:
+        connection: of the store.
+        feed: its name.
+        told: what stands there, or a part of it.
+        holds: up to where it is held with this part.
+        now: the time in microseconds since 1970.
     """
-    known = _known(connection, feed)
-    if after > (0 if known is None else known.seq):
-        return None
-    if known is None:
+    if (known := _known(connection, feed)) is None:
         meet(connection, feed)
         known = Place(connection.last_insert_rowid(), 0)
     taken = []
-    for entry in told:
-        record = entry.record
-        if not known.seq < entry.seq <= upto:
+    for seq, record in ((entry.seq, entry.record) for entry in told):
+        if seq <= known.seq:
             continue
-        if record.expired(now):
-            record = record.dropped()
-        if _take_in(connection, record, Place(known.feed, entry.seq), now):
-            taken.append(record)
-    if upto > known.seq:
-        connection.execute("UPDATE feed SET seq = ? WHERE id = ?", (upto, known.feed))
+        # What has had its time is not to rise again.
+        counts = record.dropped() if record.expired(now) else record
+        if _take_in(connection, counts, Place(known.feed, seq), now):
+            taken.append(counts)
+    if holds > known.seq:
+        connection.execute("UPDATE feed SET seq = ? WHERE id = ?", (holds, known.feed))
     return taken
+
+
+def parts(connection: Connection) -> dict[str, int]:
+    """The last places of feeds at which something stands beyond what is held of them."""
+    query = """
+        SELECT node, run, top FROM (
+            SELECT node, run, seq, max(
+                coalesce((SELECT max(seq) FROM job WHERE feed = feed.id), 0),
+                coalesce((SELECT max(seq) FROM record WHERE feed = feed.id), 0)
+            ) AS top FROM feed
+        ) WHERE top > seq
+    """
+    return {feed_name(node, run): top for node, run, top in connection.execute(query)}
+
+
+def adopt(connection: Connection, feed: str, places: Sequence[Place]) -> int:
+    """Move what stands in a feed beyond what is held of it to these places of the own feed.
+
+    As many as there are places for; gives how many.
+    """
+    if (known := _known(connection, feed)) is None:
+        return 0
+    standing = records.in_feed(connection, known.feed, known.seq, len(places))
+    standing.sort(key=lambda place: place[0])
+    for (_, record), place in zip(standing, places, strict=False):
+        records.move(connection, record.kind, record.id, place)
+    return min(len(standing), len(places))
 
 
 def _known(connection: Connection, feed: str) -> Place | None:
@@ -181,7 +210,7 @@ def _take_in(connection: Connection, record: Record, place: Place, now: int) -> 
         return True
     if elsewhere:
         records.leave(connection, record.kind, record.id, place)
-    else:
+    elif place.seq > standing.place.seq:
         records.move(connection, record.kind, record.id, place)
     return False
 

@@ -28,7 +28,6 @@ from container_manager.work.ids import JobIds
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from container_manager.record import Entry
     from container_manager.store.feeds import OwnFeed
 
 EPOCH = 1_900_000_000_000_000
@@ -115,7 +114,10 @@ class World:
             if peer is not host and peer.name not in host.links and self._joined(host, peer):
                 self._link(host, peer)
         for id_, told in list(host.sync.tick(self.now)):
-            self._send(host, self._named(id_), told)
+            if isinstance(told, sync.Adopt):
+                self._adopt(host, told.feed)
+            else:
+                self._send(host, self._named(id_), told)
         expired = jobs.outdated(
             host.connection, host.id, now=self.clock(), before=0, most=10**9, limit=1000
         )
@@ -134,7 +136,8 @@ class World:
         feed = feeds.own_feed(connection, id_, self._hex(16))
         with connection:
             feeds.begin_own(connection, feed)
-        return Host(name, id_, connection, feed, Sync(id_, feeds.vector(connection)))
+        sync_ = Sync(id_, feeds.vector(connection), feeds.parts(connection))
+        return Host(name, id_, connection, feed, sync_)
 
     def _hex(self, digits: int) -> str:
         return f"{self.random.getrandbits(4 * digits):0{digits}x}"
@@ -225,6 +228,13 @@ class World:
             records.put(host.connection, record, place)
         self._committed(host, place.seq)
 
+    def _adopt(self, host: Host, feed: str) -> None:
+        places = host.feed.next_places(100)
+        with host.connection:
+            number = feeds.adopt(host.connection, feed, places)
+        assert number < len(places)
+        self._committed(host, places[-1].seq)
+
     def _committed(self, host: Host, seq: int) -> None:
         host.feed.committed(seq)
         host.sync.advanced(host.feed.name, seq, self.now)
@@ -306,15 +316,15 @@ class World:
             while (due := host.sync.next_batch(peer.id)) is not None:
                 feed, after = due
                 limit = self.random.choice((1, 2, 5, 50))
-                reached = host.sync.holds[feed]
-                entries, upto = feeds.entries(host.connection, feed, after, reached, limit)
-                host.sync.sent(peer.id, feed, after, upto)
-                self._send(host, peer, (feed, after, upto, entries))
+                held = host.sync.holds[feed]
+                entries, whole = feeds.entries(host.connection, feed, after, limit)
+                batch = host.sync.batch(peer.id, feed, after, entries, held=held, whole=whole)
+                self._send(host, peer, batch)
 
     def _receive(self, host: Host, peer: Host, frame: Any) -> None:
         match frame:
-            case sync.Subscribe(feed, after):
-                host.sync.subscribed(peer.id, feed, after)
+            case sync.Subscribe():
+                host.sync.subscribed(peer.id, frame)
             case sync.Unsubscribe(feed):
                 host.sync.unsubscribed(peer.id, feed)
             case sync.Offer(holds):
@@ -322,17 +332,14 @@ class World:
                     self._send(host, peer, answer)
             case sync.Held(holds):
                 host.sync.held(peer.id, holds)
-            case (feed, after, upto, entries):
-                self._take_in(host, peer, feed, after, upto, entries)
-
-    def _take_in(
-        self, host: Host, peer: Host, feed: str, after: int, upto: int, entries: list[Entry]
-    ) -> None:
-        with host.connection:
-            taken = feeds.merge(host.connection, feed, after, entries, upto, self.clock())
-        if taken is not None:
-            host.sync.advanced(feed, upto, self.now)
-            self._send(host, peer, sync.Held({feed: host.sync.holds[feed]}))
+            case sync.Received():
+                host.sync.received(peer.id, frame)
+            case sync.Batch() if host.sync.joins(peer.id, frame):
+                with host.connection:
+                    feeds.merge(
+                        host.connection, frame.feed, frame.entries, frame.holds, self.clock()
+                    )
+                self._send(host, peer, host.sync.merged(frame, self.now))
 
     # -- what is asked of it -------------------------------------------------------------------
 
