@@ -26,6 +26,8 @@ GRACE = 1.0
 """Seconds that something may be missing before it is asked for elsewhere than at its writer."""
 STALLED = 5.0
 """Seconds after which a source that sends nothing is given up for another."""
+ABANDONED = 2.0
+"""Seconds after which a part of a feed is adopted of which nobody has the rest."""
 WINDOW = 4
 """Batches on their way to a peer that have not been acknowledged."""
 
@@ -297,9 +299,9 @@ class Sync:
         for feed in list(self._wanted):
             yield from self._see_to(feed, now)
         for feed, part in list(self._parts.items()):
-            if self._most(feed) > self.holds.get(feed, 0) or _writer(feed) in self._peers:
+            if self._most(feed) > self.holds.get(feed, 0):
                 part.since = now
-            elif now - part.since >= GRACE:
+            elif now - part.since >= ABANDONED:
                 del self._parts[feed]
                 yield self._node, Adopt(feed)
         for name, state in self._peers.items():
