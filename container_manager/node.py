@@ -10,12 +10,16 @@ import hashlib
 from dataclasses import dataclass
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 
 def new_key() -> bytes:
     """A new private key: 32 bytes, as RFC 8032 defines them."""
     return Ed25519PrivateKey.generate().private_bytes_raw()
+
+
+def node_id(public_key: bytes) -> str:
+    """The id of the node with this public key: the first half of its SHA-256, as 32 hex digits."""
+    return hashlib.sha256(public_key).hexdigest()[:32]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,5 +40,4 @@ class Node:
     def from_key(cls, private_key: bytes, home: str) -> Node:
         """The node whose private key this is."""
         public = Ed25519PrivateKey.from_private_bytes(private_key).public_key()
-        digest = hashlib.sha256(public.public_bytes(Encoding.Raw, PublicFormat.Raw)).hexdigest()
-        return cls(id=digest[:32], home=home)
+        return cls(id=node_id(public.public_bytes_raw()), home=home)
