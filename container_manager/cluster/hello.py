@@ -126,12 +126,12 @@ def common(mine: tuple[int, int], theirs: tuple[int, int]) -> int:
     )
 
 
-def refusal(error: LinkRefused) -> bytes:
+def refusal(error: LinkRefused, mine: tuple[int, int] = WIRE) -> bytes:
     """The frame that tells the other side why."""
-    return encode(REFUSED, {"kind": error.kind, "reason": error.reason[:_MAX_REASON], "wire": WIRE})
+    return encode(REFUSED, {"kind": error.kind, "reason": error.reason[:_MAX_REASON], "wire": mine})
 
 
-def refused(content: Any) -> LinkRefused:
+def refused(content: Any, mine: tuple[int, int] = WIRE) -> LinkRefused:
     """What the other side's refusal says to people on this side."""
     fields = content if isinstance(content, dict) else {}
     kind, reason, wire = (fields.get(name) for name in ("kind", "reason", "wire"))
@@ -139,7 +139,7 @@ def refused(content: Any) -> LinkRefused:
         kind = FRAME
     if kind == WIRE_VERSION:
         try:
-            common(WIRE, _range(wire))
+            common(mine, _range(wire))
         except LinkRefused as error:
             return error
     if not (isinstance(reason, str) and reason.isprintable()):

@@ -9,8 +9,8 @@ from __future__ import annotations
 import asyncio
 import math
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import Any
 
 from container_manager.cluster.certificates import Identity, peer_id
@@ -32,6 +32,7 @@ from container_manager.cluster.hello import (
     PING,
     REFUSED,
     WELCOME,
+    WIRE,
     Hello,
     common,
     refused,
@@ -43,7 +44,9 @@ HANDSHAKE = 5.0
 SILENCE = 10.0
 """Seconds without a byte after which the other side is taken for gone."""
 BEAT = 1.0
-"""Seconds after which something is said, and if it is only a ping."""
+"""Seconds between pings."""
+
+_PINGS = 10
 
 SayHello = Callable[[], Hello]
 """What to say of this node; asked when it is said, so that the vector is of that moment."""
@@ -67,15 +70,13 @@ class Link:
         """The other side's end of the connection, as `host:port`."""
         self.left = False
         """Whether the other side has said goodbye."""
-        self.clock_skew = 0.0
-        """Seconds that the other side's clock is ahead of this one's, as its last ping says; a
-        message's time on its way makes it less."""
         self.closed = wire.closed
         """Set when nothing can be sent any more and nothing more will come."""
         self._wire = wire
         self._silence, self._beat = silence, beat
         self._is_closing = False
         self._looked = time.monotonic()
+        self._skews: deque[float] = deque(maxlen=_PINGS)
         wire.hear(self._own)
         self._timer = asyncio.get_running_loop().call_soon(self._look)
 
@@ -84,6 +85,14 @@ class Link:
         """Why it was closed, told of the other side ("it …"); empty while it is open."""
         error = self._wire.error
         return "" if error is None else error.reason
+
+    @property
+    def clock_skew(self) -> float | None:
+        """Seconds that the other side's clock is ahead of this one's; None before it has told.
+
+        The way of a message makes it look less, so it is the most of what the last pings say.
+        """
+        return max(self._skews, default=None)
 
     def heard(self) -> float:
         """When the last byte came, by `time.monotonic`."""
@@ -132,7 +141,7 @@ class Link:
         if frame.kind == PING:
             sent = frame.content.get("time") if isinstance(frame.content, dict) else None
             if isinstance(sent, int | float) and math.isfinite(sent):
-                self.clock_skew = sent - time.time()
+                self._skews.append(sent - time.time())
         elif frame.kind == BYE:
             self.left = True
             self._wire.finish(LinkClosed("it has left"))
@@ -141,7 +150,7 @@ class Link:
         return True
 
     def _look(self) -> None:
-        """Close a link that is silent, and keep an idle one from being so."""
+        """Close a link that is silent, and say something so that this side is not."""
         if self.closed.is_set():
             return
         wire, now = self._wire, time.monotonic()
@@ -152,9 +161,8 @@ class Link:
         if not wire.holding and now - wire.heard >= self._silence:
             wire.cut(LinkClosed(f"it was silent for {self._silence:g} s"))
             return
-        if not wire.full and now - wire.sent >= self._beat / 2:
-            with suppress(LinkClosed):
-                wire.put(encode(PING, {"time": time.time()}))
+        if not wire.full:
+            wire.put(encode(PING, {"time": time.time()}))
         self._timer = asyncio.get_running_loop().call_later(self._beat, self._look)
 
 
@@ -177,7 +185,7 @@ async def connect(
         admit: refuses by what the other side says of itself.
         handshake: seconds that it may take in all.
         silence: seconds without a byte after which the link is closed.
-        beat: seconds between looks, at each of which an idle link says something.
+        beat: seconds between pings.
 
     Raises:
         LinkUnreachable: nobody answers there.
@@ -221,16 +229,20 @@ async def greet(
     Raises:
         LinkRefused: there is none; the other side has been told why, where TLS stands.
     """
+    versions = WIRE
     try:
         await wire.secured()
         node = peer_id(wire.tls)
         if dialled:
             mine = hello()
+            versions = mine.wire
             wire.put(_said(mine))
-            peer = Hello.from_content(await _expect(wire, HELLO))
+            content = await _expect(wire, HELLO, versions)
         else:
-            peer = Hello.from_content(await _expect(wire, HELLO))
+            content = await _expect(wire, HELLO, versions)
             mine = hello()
+            versions = mine.wire
+        peer = Hello.from_content(content, versions)
         _check(peer, node, mine)
         if admit is not None:
             admit(peer)
@@ -238,9 +250,9 @@ async def greet(
             wire.put(encode(WELCOME, {}))
         else:
             wire.put(_said(mine))
-            await _expect(wire, WELCOME)
+            await _expect(wire, WELCOME, versions)
     except LinkRefused as error:
-        wire.refuse(error)
+        wire.refuse(error, versions)
         raise
     except LinkClosed as error:
         raise LinkRefused(f"the handshake was broken off: {error.reason}", BROKEN_OFF) from None
@@ -248,13 +260,13 @@ async def greet(
     return Link(wire, peer, version, dialled=dialled, silence=silence, beat=beat)
 
 
-async def _expect(wire: Wire, kind: int) -> Any:
+async def _expect(wire: Wire, kind: int, versions: tuple[int, int]) -> Any:
     """The content of the next frame, which has to be of this kind."""
     frame = await wire.take()
     if frame is None:
         raise wire.error or LinkClosed("it closed the connection")
     if frame.kind == REFUSED:
-        raise refused(frame.content)
+        raise refused(frame.content, versions)
     if frame.kind != kind:
         raise LinkRefused(f"it sent a frame of kind {frame.kind} where {kind} is due", FRAME)
     return frame.content

@@ -22,7 +22,11 @@ from container_manager.cluster.link import (
 from container_manager.cluster.wire import Wire
 
 MAX_HANDSHAKES = 64
-"""Callers that are in their handshakes at a time."""
+"""Callers that are in their handshakes at a time; for one more the oldest is dropped.
+
+A handshake takes milliseconds. So the oldest is the one most likely to come to nothing, and who
+only takes places keeps nobody out.
+"""
 
 log = structlog.get_logger()
 
@@ -61,6 +65,7 @@ class Listener:
         self._handshake, self._silence, self._beat = handshake, silence, beat
         self._server: asyncio.Server | None = None
         self._greetings: set[asyncio.Task[None]] = set()
+        self._unfinished: dict[Wire, None] = {}  # the oldest one first
 
     async def start(self, hosts: str | Sequence[str] | None, port: int) -> None:
         """Listen.
@@ -93,11 +98,11 @@ class Listener:
         await asyncio.gather(*self._greetings, return_exceptions=True)
 
     def _take(self, wire: Wire) -> None:
-        if len(self._greetings) >= MAX_HANDSHAKES:
-            error = LinkRefused("too many others are in their handshakes", BUSY)
-            wire.cut(error)
-            self._refused(wire, error)
-            return
+        if len(self._unfinished) >= MAX_HANDSHAKES:
+            oldest = next(iter(self._unfinished))
+            del self._unfinished[oldest]
+            oldest.cut(LinkRefused("too many others came during its handshake", BUSY))
+        self._unfinished[wire] = None
         task = asyncio.get_running_loop().create_task(self._greet(wire), name="link-handshake")
         self._greetings.add(task)
         task.add_done_callback(self._greetings.discard)
@@ -124,11 +129,13 @@ class Listener:
         except LinkRefused as error:
             self._refused(wire, error)
             await wire.gone()
-        except BaseException as error:
+        except BaseException as error:  # also what is wrong with a callback
             wire.cut(LinkClosed("closed by this node"))
             if not isinstance(error, Exception):
                 raise
             log.exception("a call of another node broke", address=wire.address)
+        finally:
+            self._unfinished.pop(wire, None)
 
     def _refused(self, wire: Wire, error: LinkRefused) -> None:
         self.refusals[error.kind] += 1

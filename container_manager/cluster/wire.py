@@ -18,7 +18,7 @@ from typing import cast
 from container_manager.cluster.certificates import explain
 from container_manager.cluster.errors import FRAME, LinkClosed, LinkError, LinkRefused
 from container_manager.cluster.frames import MAX_FRAME, Decoder, Frame, FrameError
-from container_manager.cluster.hello import MAX_HELLO, refusal
+from container_manager.cluster.hello import MAX_HELLO, WIRE, refusal
 
 MAX_UNREAD = 1 << 20
 """Bytes of frames that wait for their reader before no more is taken from the network."""
@@ -50,8 +50,8 @@ class Wire(asyncio.Protocol):
         """Set when nothing can be sent any more, and nothing will come."""
         self.error: LinkError | None = None
         """Why it was closed, once it is."""
-        self.heard = self.sent = time.monotonic()
-        """When bytes last came, and when some last went."""
+        self.heard = time.monotonic()
+        """When bytes last came."""
         self.address = ""
         """The other side's, as `host:port`."""
         self.holding = False
@@ -148,9 +148,9 @@ class Wire(asyncio.Protocol):
             self._will_flush = True
             self._loop.call_soon(self._flush)
 
-    def refuse(self, error: LinkRefused) -> None:
-        """End it for this reason, and tell the other side."""
-        self.finish(error, refusal(error))
+    def refuse(self, error: LinkRefused, versions: tuple[int, int] = WIRE) -> None:
+        """End it for this reason, and tell the other side, and what versions are spoken here."""
+        self.finish(error, refusal(error, versions))
 
     def finish(self, error: LinkError, last: bytes = b"") -> None:
         """End it for this reason; the other side can still take what was sent, and `last`."""
@@ -302,7 +302,6 @@ class Wire(asyncio.Protocol):
         """Hand to the network what TLS has for it."""
         if self._outgoing.pending and self._transport and not self._transport.is_closing():
             self._transport.write(self._outgoing.read())
-            self.sent = time.monotonic()
 
     def _ended_by_other(self) -> None:
         self._end(LinkClosed("it closed the connection"))
