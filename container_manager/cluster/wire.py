@@ -89,7 +89,7 @@ class Wire(asyncio.Protocol):
             LinkError: it failed.
         """
         await self._settled.wait()
-        if self.error is not None:
+        if self.error is not None and not self._is_secure:
             raise self.error
 
     def hear(self, handler: Callable[[Frame], bool]) -> None:

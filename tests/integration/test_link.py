@@ -51,12 +51,11 @@ KIND = 20
 CANARY = "canary-c0ffee-canary"
 
 
-@pytest.fixture(
-    params=[asyncio.DefaultEventLoopPolicy, uvloop.EventLoopPolicy], ids=["asyncio", "uvloop"]
-)
-def event_loop_policy(request: pytest.FixtureRequest) -> Any:
-    """Each test runs on both event loops."""
-    return request.param()
+@pytest.fixture(params=[asyncio.SelectorEventLoop, uvloop.Loop], ids=["asyncio", "uvloop"])
+def event_loop(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Each test runs on both event loops; set before the runner of the test makes its own."""
+    monkeypatch.setattr(asyncio.DefaultEventLoopPolicy, "_loop_factory", request.param)
+    return request.param
 
 
 def sockets() -> int:
@@ -68,20 +67,21 @@ def sockets() -> int:
 
 
 @pytest.fixture(autouse=True)
-async def nothing_is_left() -> AsyncIterator[None]:
+async def nothing_is_left(event_loop: Any) -> AsyncIterator[None]:
     """No test leaves a task, a socket or a transport, or has the loop complain of anything."""
     broken: list[dict[str, Any]] = []
     loop = asyncio.get_running_loop()
+    assert isinstance(loop, event_loop)
     loop.set_exception_handler(lambda _, context: broken.append(context))
     gc.collect()
-    before, tasks = sockets(), asyncio.all_tasks()
+    before = sockets()
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always")
         yield
         await eventually(lambda: sockets() <= before, timeout=5)
         gc.collect()
         await asyncio.sleep(0)
-        await eventually(lambda: asyncio.all_tasks() <= tasks, timeout=5)
+        await eventually(lambda: asyncio.all_tasks() == {asyncio.current_task()}, timeout=5)
     assert not broken
     assert not [str(one.message) for one in warned]
 
@@ -505,9 +505,15 @@ async def test_where_nobody_listens_nobody_is_reached() -> None:
 
 
 async def test_who_answers_nothing_is_given_up() -> None:
-    async with await asyncio.start_server(lambda _, writer: writer.get_extra_info, "::1") as mute:
+    async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            await reader.read()
+            await reader.read()
+        writer.close()
+
+    async with await asyncio.start_server(listen, "::1") as mute:
         port = mute.sockets[0].getsockname()[1]
-        with pytest.raises(LinkUnreachable, match="nothing was heard from .* within 0.2 s"):
+        with pytest.raises(LinkUnreachable, match=r"nothing was heard from .* within 0\.2 s"):
             await LinkNode().dial(f"[::1]:{port}", handshake=0.2)
 
 
@@ -671,7 +677,7 @@ async def test_tampering_with_the_bytes_ends_the_link() -> None:
 async def test_a_peer_that_vanishes_is_noticed() -> None:
     async with pair() as (link, other):
         link._wire._transport.abort()  # type: ignore[union-attr]
-        assert await ended(other) in {"it closed the connection"} or "lost" in other.reason
+        assert re.search("closed|lost", await ended(other))
         assert not other.left
 
 
