@@ -593,6 +593,16 @@ async def test_a_goodbye_arrives_though_the_other_side_is_sending() -> None:
         assert other.reason == "it has left"
 
 
+async def test_what_was_sent_before_the_close_arrives() -> None:
+    async with pair() as (link, other):
+        content = b"x" * (MAX_FRAME - 100)  # more than the kernel takes at once
+        await link.send(KIND, content)
+        closing = asyncio.create_task(link.close(left=True))
+        assert await first(other) == (KIND, content)
+        await closing
+        assert await ended(other) == "it has left"
+
+
 async def test_closing_wakes_whoever_sends_and_whoever_reads() -> None:
     async with pair() as (link, _):
         sending = asyncio.create_task(fill(link))
