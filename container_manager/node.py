@@ -17,8 +17,8 @@ def new_key() -> bytes:
     return Ed25519PrivateKey.generate().private_bytes_raw()
 
 
-def id_of(public_key: bytes) -> str:
-    """The id of the node whose public key this is, given as its 32 bytes."""
+def node_id(public_key: bytes) -> str:
+    """The id of the node with this public key: the first half of its SHA-256, as 32 hex digits."""
     return hashlib.sha256(public_key).hexdigest()[:32]
 
 
@@ -40,4 +40,4 @@ class Node:
     def from_key(cls, private_key: bytes, home: str) -> Node:
         """The node whose private key this is."""
         public = Ed25519PrivateKey.from_private_bytes(private_key).public_key()
-        return cls(id=id_of(public.public_bytes_raw()), home=home)
+        return cls(id=node_id(public.public_bytes_raw()), home=home)

@@ -17,6 +17,7 @@ import click
 from container_manager import __version__
 from container_manager.cli.backup import backup, restore
 from container_manager.cli.credential import credential
+from container_manager.cli.secret import secret
 from container_manager.cli.systemd import systemd_unit
 from container_manager.config import (
     ENVIRONMENT_PREFIX,
@@ -212,6 +213,7 @@ _options(cli)
 cli.add_command(credential)
 cli.add_command(backup)
 cli.add_command(restore)
+cli.add_command(secret)
 cli.add_command(systemd_unit)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from container_manager.node import id_of
+from container_manager.node import node_id
 from container_manager.record import Record
 
 _KEY = 32
@@ -26,7 +26,7 @@ class Signer:
         """Sign with the node's identity key."""
         self._key = Ed25519PrivateKey.from_private_bytes(private_key)
         self._public = self._key.public_key().public_bytes_raw()
-        self._node = id_of(self._public)
+        self._node = node_id(self._public)
 
     def signed(self, record: Record) -> Record:
         """The record, signed where it is this node's own and bears no signature yet."""
@@ -41,7 +41,7 @@ def is_genuine(record: Record) -> bool:
     if signature is None or len(signature) != _LENGTH:
         return False
     public = signature[:_KEY]
-    if id_of(public) != record.writer:
+    if node_id(public) != record.writer:
         return False
     try:
         key = Ed25519PublicKey.from_public_bytes(public)
