@@ -1,0 +1,245 @@
+"""Replication: this node's feed to its peers, and theirs into the store.
+
+`cluster.sync` decides what goes where; here it is read, signed, sent, checked and merged. What
+comes is acknowledged when it is on disk, and never announced as this node's own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+
+import structlog
+
+from container_manager.cluster import messages
+from container_manager.cluster.errors import LinkClosed
+from container_manager.cluster.frames import FrameError
+from container_manager.cluster.link import Link
+from container_manager.cluster.messages import Message
+from container_manager.cluster.signing import Signer, is_genuine
+from container_manager.cluster.sync import (
+    Adopt,
+    Batch,
+    Held,
+    Offer,
+    Received,
+    Subscribe,
+    Sync,
+    Unsubscribe,
+)
+from container_manager.errors import StorageUnavailable
+from container_manager.record import Entry, Record
+from container_manager.store import feeds
+from container_manager.store.database import Connection, Database
+from container_manager.store.feeds import OwnFeed, feed_name
+
+TICK = 1.0
+"""Seconds between two looks at what is missing where."""
+BATCH = 256
+"""Records that one batch has at most."""
+BATCH_BYTES = 1 << 20
+"""Bytes after which a batch takes no more records."""
+ADOPTED = 500
+"""Records that are adopted at a time."""
+
+log = structlog.get_logger()
+
+Told = Callable[[Sequence[Record]], None]
+"""Called with the records of other nodes that count from now on."""
+
+
+@dataclass(slots=True)
+class _Peer:
+    """A peer that there is a link with."""
+
+    link: Link
+    outbox: deque[Message] = field(default_factory=deque)
+    """What goes out before the next batch. Small, and bounded by what came and by the ticks."""
+    wake: asyncio.Event = field(default_factory=asyncio.Event)
+
+    def say(self, message: Message) -> None:
+        self.outbox.append(message)
+        self.wake.set()
+
+
+class Replication:
+    """The one place where records come from and go to other nodes."""
+
+    def __init__(
+        self,
+        database: Database,
+        feed: OwnFeed,
+        node: str,
+        signer: Signer,
+        now: Callable[[], int],
+        told: Told,
+    ) -> None:
+        """Replicate the store of `node`.
+
+        Args:
+            database: the open store.
+            feed: what this run writes.
+            node: this node's id.
+            signer: signs what this node has written.
+            now: the time in microseconds since 1970, UTC.
+            told: is told what came, after it is on disk.
+        """
+        self._database = database
+        self._feed = feed
+        self._node = node
+        self._signer = signer
+        self._now = now
+        self._told = told
+        self._peers: dict[str, _Peer] = {}
+        holds = database.read(feeds.vector)
+        holds[feed.name] = feed.seq
+        self._sync = Sync(node, holds, database.read(feeds.parts))
+        feed.on_commit(self._grown)
+
+    @property
+    def vector(self) -> dict[str, int]:
+        """Up to where each feed is held."""
+        return {feed: upto for feed, upto in self._sync.holds.items() if upto}
+
+    def lag(self, peer: str) -> int | None:
+        """How many places of this node's feed a linked peer is behind; None without a link."""
+        if peer not in self._peers:
+            return None
+        return max(0, self._feed.seq - self._sync.peer_holds(peer, self._feed.name))
+
+    async def serve(self, link: Link) -> None:
+        """Replicate over a link until it ends. A peer has one link at a time."""
+        peer = link.peer.node
+        met = feed_name(peer, link.peer.run)
+        with suppress(StorageUnavailable):  # it is noted with the first thing that comes
+            await self._database.write(lambda connection: feeds.meet(connection, met))
+        state = self._peers[peer] = _Peer(link)
+        self._sync.linked(peer, messages.vector(link.peer.vector), time.monotonic())
+        sending = asyncio.create_task(self._send(peer, state), name=f"replication-to-{peer}")
+        try:
+            await self._receive(peer, state)
+        finally:
+            sending.cancel()
+            await asyncio.gather(sending, return_exceptions=True)
+            del self._peers[peer]
+            self._sync.unlinked(peer)
+
+    async def run(self) -> None:
+        """See to what is missing where, for ever."""
+        while True:
+            await asyncio.sleep(TICK)
+            for peer, message in self._sync.tick(time.monotonic()):
+                if isinstance(message, Adopt):
+                    await self._adopt(message.feed)
+                elif (state := self._peers.get(peer)) is not None:
+                    state.say(message)
+            self._wake_all()
+
+    # -- out -----------------------------------------------------------------------------------
+
+    def _grown(self) -> None:
+        self._sync.advanced(self._feed.name, self._feed.seq, time.monotonic())
+        self._wake_all()
+
+    def _wake_all(self) -> None:
+        for state in self._peers.values():
+            state.wake.set()
+
+    async def _send(self, peer: str, state: _Peer) -> None:
+        link = state.link
+        with suppress(LinkClosed):
+            while True:
+                state.wake.clear()
+                while state.outbox:
+                    await link.send(*messages.encode(state.outbox.popleft()))
+                if (due := self._sync.next_batch(peer)) is None:
+                    await state.wake.wait()
+                    continue
+                feed, after = due
+                held = self._sync.holds[feed]
+                entries, whole = await self._database.scan(
+                    lambda connection, feed=feed, after=after: self._read(connection, feed, after)
+                )
+                batch = self._sync.batch(peer, feed, after, entries, held=held, whole=whole)
+                if batch is not None:
+                    await link.send(*messages.encode(batch))
+
+    def _read(self, connection: Connection, feed: str, after: int) -> tuple[list[Entry], bool]:
+        found, whole = feeds.entries(connection, feed, after, BATCH)
+        size = 0
+        for number, entry in enumerate(found):
+            size += len(entry.record.body or b"")
+            if number and size > BATCH_BYTES:
+                found, whole = found[:number], False
+                break
+        return [Entry(one.seq, self._signer.signed(one.record)) for one in found], whole
+
+    # -- in ------------------------------------------------------------------------------------
+
+    async def _receive(self, peer: str, state: _Peer) -> None:
+        link = state.link
+        async for kind, content in link.frames():
+            try:
+                message = messages.decode(kind, content)
+            except FrameError as error:
+                log.warning("peer sends what cannot be read", peer=peer, reason=str(error))
+                await link.close()
+                return
+            match message:
+                case Batch() if self._sync.joins(peer, message):
+                    await self._take_in(peer, state, message)
+                case Received():
+                    self._sync.received(peer, message)
+                    state.wake.set()
+                case Subscribe():
+                    self._sync.subscribed(peer, message)
+                    state.wake.set()
+                case Unsubscribe(feed):
+                    self._sync.unsubscribed(peer, feed)
+                case Offer(holds):
+                    answer = self._sync.offered(peer, holds, time.monotonic())
+                    if answer is not None:
+                        state.say(answer)
+                case Held(holds):
+                    self._sync.held(peer, holds)
+
+    async def _take_in(self, peer: str, state: _Peer, batch: Batch) -> None:
+        foreign = [one.record for one in batch.entries if one.record.writer != peer]
+        if foreign and not await asyncio.to_thread(_all_genuine, foreign):
+            log.warning("peer sends records that their writers have not signed", peer=peer)
+            await state.link.close()
+            return
+
+        def merge(connection: Connection) -> list[Record]:
+            return feeds.merge(connection, batch.feed, batch.entries, batch.holds, self._now())
+
+        def then(taken: list[Record], error: BaseException | None) -> None:
+            if error is None:
+                answer = self._sync.merged(batch, time.monotonic())
+                if self._peers.get(peer) is state:
+                    state.say(answer)
+                self._told(taken)
+
+        writing = self._database.write(merge, then)
+        writing.add_done_callback(lambda done: self._merged(state, done))
+
+    def _merged(self, state: _Peer, done: asyncio.Future[list[Record]]) -> None:
+        """Break off where something could not be written: the next link begins where it failed."""
+        if not done.cancelled() and (error := done.exception()) is not None:
+            log.warning("records of a peer not kept", peer=state.link.peer.node, reason=str(error))
+            closing = asyncio.get_running_loop().create_task(state.link.close())
+            closing.add_done_callback(lambda _: None)
+
+    async def _adopt(self, feed: str) -> None:
+        places = self._feed.next_places(ADOPTED)
+        with suppress(StorageUnavailable):
+            await self._database.write(lambda c: feeds.adopt(c, feed, places))
+            self._feed.committed(places[-1].seq)
+
+
+def _all_genuine(records: list[Record]) -> bool:
+    return all(is_genuine(record) for record in records)
