@@ -25,7 +25,18 @@ class Setting:
     name: str
     help: str
     kind: Literal[
-        "int", "float", "text", "path", "flag", "level", "address", "engine", "trust", "duration"
+        "int",
+        "float",
+        "text",
+        "path",
+        "flag",
+        "level",
+        "address",
+        "engine",
+        "trust",
+        "duration",
+        "peer",
+        "switch",
     ]
     default: Any
     low: float | None = None
@@ -37,6 +48,11 @@ class Setting:
     def flag(self) -> str:
         """As on the command line."""
         return "--" + self.name.replace("_", "-")
+
+    @property
+    def off(self) -> str:
+        """The flag that turns a switch off."""
+        return "--no-" + self.name.replace("_", "-")
 
     @property
     def variable(self) -> str:
@@ -126,6 +142,43 @@ SETTINGS = (
         "machine's default gateway (in a container: the host). May be repeated.",
     ),
     Setting(
+        name="secret_file",
+        kind="path",
+        default=None,
+        help="The file with the secret that the nodes of a cluster share; `container-manager "
+        "secret new` makes one. Or the secret itself in CONTAINER_MANAGER_SECRET. Without one the "
+        "node stays alone.",
+    ),
+    Setting(
+        name="p2p_port",
+        kind="int",
+        low=0,
+        high=65535,
+        default=4001,
+        help="The TCP port for the other nodes; 0 picks a free one and logs it.",
+    ),
+    Setting(
+        name="peer",
+        kind="peer",
+        multiple=True,
+        default=(),
+        help="Another node's host:port, where mDNS does not reach it. May be repeated.",
+    ),
+    Setting(
+        name="mdns",
+        kind="switch",
+        default=True,
+        help="Find the other nodes of this network by mDNS, and be found.",
+    ),
+    Setting(
+        name="mdns_interface",
+        kind="text",
+        multiple=True,
+        default=(),
+        help="A network interface to speak mDNS on; by default all that lead to other machines. "
+        "May be repeated.",
+    ),
+    Setting(
         name="settle",
         kind="float",
         low=0,
@@ -165,6 +218,11 @@ class Settings:
     token_file: Path
     require_token: bool
     trust: tuple[str, ...]
+    secret_file: Path | None
+    p2p_port: int
+    peer: tuple[str, ...]
+    mdns: bool
+    mdns_interface: tuple[str, ...]
     settle: float
     retain_age: str
     retain_jobs: int
@@ -193,6 +251,20 @@ def parse_duration(value: str) -> float:
     if match is None:
         raise ValueError(f"{value!r} is no duration; write 90s, 15m, 36h, 7d or 1y.")
     return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def parse_peer(value: str) -> str:
+    """A value of --peer: `host:port`, `[host]:port` for IPv6.
+
+    Raises:
+        ValueError: it is none.
+    """
+    host, _, port = value.rpartition(":")
+    bare = host.removeprefix("[").removesuffix("]")
+    fits = bare and (":" not in bare or host == f"[{bare}]") and "/" not in value
+    if not (fits and port.isdecimal() and 0 < int(port) < 65536):
+        raise ValueError(f"{value!r} is no address of a node; write host:port, or [host]:port.")
+    return value
 
 
 def parse_trust(value: str) -> Network | Literal["gateway"]:

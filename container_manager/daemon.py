@@ -8,6 +8,7 @@ import os
 import resource
 import secrets
 import signal
+import socket
 import time
 from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
@@ -26,12 +27,16 @@ from container_manager.api.containers import ContainerService
 from container_manager.api.dispatch import Dispatcher
 from container_manager.api.metrics import Metrics
 from container_manager.api.networks import NetworkService
+from container_manager.api.nodes import NodeService
 from container_manager.api.openrpc import discovery
 from container_manager.api.volumes import VolumeService
+from container_manager.cluster import interfaces
+from container_manager.cluster.secret import ENVIRONMENT_SEALING, TOKEN, ClusterSecret, SecretError
 from container_manager.config import Settings, parse_duration, parse_trust
 from container_manager.engine.docker import Engine
 from container_manager.engine.logins import Logins
 from container_manager.engine.networks import Networks
+from container_manager.engine.podman import is_podman
 from container_manager.engine.pulls import Pulls
 from container_manager.engine.volumes import Volumes
 from container_manager.engine.watcher import Watcher
@@ -54,6 +59,7 @@ from container_manager.store.sealing import Seal
 from container_manager.systemd import ServiceManager
 from container_manager.work.active import ActiveJobs
 from container_manager.work.attempt import Deployer
+from container_manager.work.cluster import Cluster, Standing, alone
 from container_manager.work.ledger import Ledger
 from container_manager.work.outcomes import Outcomes
 from container_manager.work.queue import JobQueue
@@ -62,6 +68,8 @@ from container_manager.work.slots import Slots
 from container_manager.work.tracker import Tracker
 from container_manager.work.workers import Workers
 
+SECRET_VARIABLE = "CONTAINER_MANAGER_SECRET"  # noqa: S105 - the name of it
+"""The environment variable that may hold the cluster secret itself."""
 GRACE = 6.0
 """Seconds that running deployments get at the end: with what else there is to close, less than the
 10 of `docker stop`."""
@@ -145,13 +153,16 @@ async def _serve(settings: Settings) -> int:
                 "workers": {"busy": slots.used, "count": slots.most, "limit": slots.limit},
             }
 
-        calls = ContainerService(ledger, tracker, engine, pulls).calls()
+        containers = ContainerService(ledger, tracker, engine, pulls)
+        cluster = _cluster(settings, kept, ledger, containers)
+        calls = containers.calls()
+        calls += NodeService(partial(_nodes, cluster, kept), now).calls()
         calls += NetworkService(Networks(engine), me).calls()
         calls += VolumeService(Volumes(engine), me).calls()
         calls.append(discovery(calls))
         methods = {call.name: call.method() for call in calls}
         access = Access(
-            token=kept.token,
+            tokens=kept.tokens,
             token_file=settings.token_file,
             require_token=settings.require_token,
             trusted=trusted_networks(parse_trust(value) for value in settings.trust),
@@ -166,6 +177,8 @@ async def _serve(settings: Settings) -> int:
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
         await _listen(runner, settings)
+        if cluster is not None:
+            await _listen_to_peers(cluster, settings)
         # What there is now stays: no collection is to walk over it again and again.
         gc.collect()
         gc.freeze()
@@ -175,6 +188,7 @@ async def _serve(settings: Settings) -> int:
             version=__version__,
             address=settings.listen_address,
             port=runner.addresses[0][1],
+            p2p_port=None if cluster is None else cluster.port,
             data_dir=str(directory.path),
             waiting=len(queue),
         )
@@ -189,6 +203,11 @@ async def _serve(settings: Settings) -> int:
                 group.create_task(tracker.run(), name="tracker"),
                 group.create_task(retention.run(), name="retention"),
             ]
+            if cluster is not None:
+                taking_part = cluster.run(mdns=settings.mdns, interfaces=settings.mdns_interface)
+                background.append(group.create_task(taking_part, name="cluster"))
+                telling = _tell_of_engine(cluster, engine)
+                background.append(group.create_task(telling, name="introduction"))
             working = group.create_task(workers.run(), name="workers")
             await stopping.wait()
             log.info("stopping", deploying=len(active))
@@ -212,8 +231,11 @@ class _Kept:
 
     directory: DataDirectory
     me: node.Node
+    key: bytes
+    """The node's identity key."""
     seal: Seal
-    token: str
+    secret: ClusterSecret | None
+    tokens: tuple[str, ...]
     database: Database
     feed: OwnFeed
 
@@ -223,12 +245,17 @@ def _opened(settings: Settings, stack: AsyncExitStack) -> _Kept:
     try:
         directory = DataDirectory(settings.data_dir)
         stack.callback(directory.close)
-        me = node.Node.from_key(directory.secret("node.key", node.new_key), directory.home)
-        seal = Seal(directory.secret(SEAL_KEY, lambda: secrets.token_bytes(KEY_LENGTH)))
-        token = _token(settings.token_file)
+        secret = _secret(settings)
+        key = directory.secret("node.key", node.new_key)
+        me = node.Node.from_key(key, directory.home)
+        seal = Seal(
+            directory.secret(SEAL_KEY, lambda: secrets.token_bytes(KEY_LENGTH)),
+            None if secret is None else secret.key(ENVIRONMENT_SEALING),
+        )
+        tokens = _tokens(settings.token_file, secret)
         directory.check_store()
         database = Database(directory.database, MIGRATIONS)
-    except DirectoryError as error:
+    except (DirectoryError, SecretError) as error:
         raise StartError(str(error)) from error
     except StoreDamaged:
         raise
@@ -238,7 +265,7 @@ def _opened(settings: Settings, stack: AsyncExitStack) -> _Kept:
     run = secrets.token_hex(8)
     feed = database.read(lambda connection: feeds.own_feed(connection, me.id, run))
     database.begin_with(lambda connection: feeds.begin_own(connection, feed))
-    return _Kept(directory, me, seal, token, database, feed)
+    return _Kept(directory, me, key, seal, secret, tokens, database, feed)
 
 
 async def _listen(runner: web.AppRunner, settings: Settings) -> None:
@@ -249,6 +276,20 @@ async def _listen(runner: web.AppRunner, settings: Settings) -> None:
         raise StartError(
             f"Cannot listen on {where} ({os.strerror(error.errno or 0)}). Choose another with "
             "--port or --listen-address."
+        ) from error
+
+
+async def _listen_to_peers(cluster: Cluster, settings: Settings) -> None:
+    try:
+        interfaces.require(settings.mdns_interface)
+        await cluster.listen(settings.listen_address, settings.p2p_port)
+    except interfaces.UnknownInterface as error:
+        raise StartError(f"{error}.") from error
+    except OSError as error:
+        where = f"{settings.listen_address} port {settings.p2p_port}"
+        raise StartError(
+            f"Cannot listen for other nodes on {where} ({os.strerror(error.errno or 0)}). Choose "
+            "another port with --p2p-port."
         ) from error
 
 
@@ -292,9 +333,60 @@ def _allow_many_files() -> None:
             resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 
 
-def _token(path: Path) -> str:
-    content = secret_file(path, lambda: secrets.token_urlsafe(32).encode() + b"\n")
+def _secret(settings: Settings) -> ClusterSecret | None:
+    """What the nodes of the cluster share; None where this node stays alone.
+
+    Raises:
+        SecretError: it is weak or cannot be read.
+    """
+    # Taken out of the environment: no process that is started from here is to have it.
+    text = os.environ.pop(SECRET_VARIABLE, None)
+    if settings.secret_file is not None:
+        return ClusterSecret.from_file(settings.secret_file)
+    return None if text is None else ClusterSecret(text)
+
+
+def _tokens(path: Path, secret: ClusterSecret | None) -> tuple[str, ...]:
+    """The tokens that this node takes: its own, and the one that is good at every node."""
+    shared = () if secret is None else (secret.key(TOKEN).hex(),)
+    content = secret_file(path, lambda: (*shared, secrets.token_urlsafe(32))[0].encode() + b"\n")
     try:
-        return content.decode("ascii").strip()
+        own = content.decode("ascii").strip()
     except UnicodeDecodeError as error:
         raise StartError(f"The token in {path} is no text in ASCII.") from error
+    return (own, *shared)
+
+
+def _cluster(
+    settings: Settings, kept: _Kept, ledger: Ledger, containers: ContainerService
+) -> Cluster | None:
+    """This node's part in the cluster; None without a secret."""
+    if kept.secret is None:
+        return None
+    cluster = Cluster(
+        node=kept.me.id,
+        name=socket.gethostname(),
+        private_key=kept.key,
+        secret=kept.secret,
+        database=kept.database,
+        feed=kept.feed,
+        now=now,
+        told=ledger.told,
+        methods=containers.methods(),
+        peers=settings.peer,
+    )
+    containers.join(cluster)
+    return cluster
+
+
+async def _tell_of_engine(cluster: Cluster, engine: Engine) -> None:
+    """Let the other nodes know what runs this one's containers."""
+    await engine.available()
+    name = "Podman" if is_podman(engine.version) else "Docker"
+    await cluster.introduce({"name": name, "version": str(engine.version.get("Version", ""))})
+
+
+def _nodes(cluster: Cluster | None, kept: _Kept) -> list[Standing]:
+    if cluster is not None:
+        return cluster.nodes()
+    return [alone(kept.me.id, socket.gethostname())]

@@ -55,20 +55,20 @@ class Access:
     def __init__(
         self,
         *,
-        token: str,
+        tokens: Iterable[str],
         token_file: Path,
         require_token: bool,
         trusted: Iterable[Network],
     ) -> None:
-        """Admit by `token` everybody, and without one loopback and `trusted`.
+        """Admit by one of `tokens` everybody, and without one loopback and `trusted`.
 
         Args:
-            token: what a bearer has to show.
+            tokens: what a bearer has to show one of.
             token_file: where people find it; named in refusals.
             require_token: ask loopback for it too.
             trusted: further networks whose callers need none.
         """
-        self._token = token.encode()
+        self._tokens = [token.encode() for token in tokens if token]
         self._token_file = token_file
         self._require_token = require_token
         self._trusted = tuple(trusted)
@@ -94,10 +94,8 @@ class Access:
             )
         if (given := headers.get(_AUTHORIZATION)) is not None:
             scheme, _, token = given.partition(" ")
-            if (
-                self._token
-                and scheme.lower() == "bearer"
-                and hmac.compare_digest(token.strip().encode(errors="replace"), self._token)
+            if scheme.lower() == "bearer" and self._is_known(
+                token.strip().encode(errors="replace")
             ):
                 return
             raise self._unauthorized("The bearer token is wrong.")
@@ -112,6 +110,9 @@ class Access:
                 "This host name is not known here. Call by IP address or localhost, or show the "
                 "bearer token.",
             )
+
+    def _is_known(self, given: bytes) -> bool:
+        return any(hmac.compare_digest(given, token) for token in self._tokens)
 
     def _looked_up(self, remote: str) -> bool:
         try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 from typing_extensions import TypedDict
 
@@ -74,6 +74,8 @@ class JobView(TypedDict):
     progress: ProgressView | None
     attempts: int
     node: str
+    owner_reachable: bool
+    as_of: str | None
     image: str
     type: str
     name: str
@@ -114,12 +116,22 @@ class ListView(TypedDict):
     next_cursor: str | None
 
 
-def job_view(job: Document, engine_unavailable: str | None, progress: Progress | None) -> JobView:
+class Owner(NamedTuple):
+    """What is known of the node that a job belongs to."""
+
+    reachable: bool
+    as_of: int | None
+    """When it was last heard of, in microseconds; None where that was before this start."""
+    engine_unavailable: str | None
+    """Why its engine cannot be used at present, if that is known."""
+
+
+def job_view(job: Document, owner: Owner, progress: Progress | None) -> JobView:
     """The job for its caller.
 
     Args:
         job: the job as it is stored.
-        engine_unavailable: why the engine cannot be used at present, if it cannot.
+        owner: how its owner stands.
         progress: how far its image is, if it is being pulled.
     """
     spec, container = job["spec"], job["container"]
@@ -127,10 +139,12 @@ def job_view(job: Document, engine_unavailable: str | None, progress: Progress |
         "job_id": job["id"],
         "status": job["status"],
         "phase": job["phase"],
-        "reason": _reason(job, engine_unavailable, progress),
+        "reason": _reason(job, owner, progress),
         "progress": None if progress is None else _progress_view(progress),
         "attempts": job["attempts"],
         "node": job["node"],
+        "owner_reachable": owner.reachable,
+        "as_of": time_view(owner.as_of),
         "image": spec["image"],
         "type": spec.get("type", _TYPE),
         "name": container_name(spec.get("name"), job["id"]),
@@ -148,13 +162,15 @@ def job_view(job: Document, engine_unavailable: str | None, progress: Progress |
     }
 
 
-def _reason(job: Document, engine_unavailable: str | None, progress: Progress | None) -> str | None:
+def _reason(job: Document, owner: Owner, progress: Progress | None) -> str | None:
     """Why the job stands as it does; whoever waits is always told for what."""
     status, reason = Status(job["status"]), job["reason"]
     if status.final:
         return reason
-    if engine_unavailable is not None:
-        return f"waiting for the container engine: {engine_unavailable}"
+    if not owner.reachable:
+        return "its node cannot be reached; this is how it stood when that was last heard of"
+    if owner.engine_unavailable is not None:
+        return f"waiting for the container engine: {owner.engine_unavailable}"
     if status is Status.RUNNING:
         if job["cancel_requested"]:
             return "being cancelled"

@@ -9,6 +9,7 @@ import difflib
 import ipaddress
 import math
 import tomllib
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from container_manager.config import (
     Setting,
     Settings,
     parse_duration,
+    parse_peer,
     parse_trust,
 )
 
@@ -80,24 +82,28 @@ def _check_engine(value: str) -> None:
         )
 
 
+_CHECKS: dict[str, tuple[str, Callable[[str], object]]] = {
+    "trust": ("network", _check_trust),
+    "duration": ("duration", parse_duration),
+    "address": ("address", _check_address),
+    "engine": ("url", _check_engine),
+    "peer": ("host:port", parse_peer),
+}
+"""Kinds of settings whose texts are checked: what help calls the value, and what refuses it."""
+
+
 def _type(setting: Setting) -> click.ParamType[Any]:
+    if setting.kind in _CHECKS:
+        return _Checked(*_CHECKS[setting.kind])
     match setting.kind:
         case "int":
             return click.IntRange(_whole(setting.low), _whole(setting.high))
         case "float":
             return _Number(setting.low, setting.high)
-        case "flag":
+        case "flag" | "switch":
             return click.BOOL
         case "level":
             return click.Choice(LOG_LEVELS, case_sensitive=False)
-        case "trust":
-            return _Checked("network", _check_trust)
-        case "duration":
-            return _Checked("duration", parse_duration)
-        case "address":
-            return _Checked("address", _check_address)
-        case "engine":
-            return _Checked("url", _check_engine)
         case "path":
             return click.Path(path_type=Path)
         case _:
@@ -108,16 +114,20 @@ def _whole(bound: float | None) -> int | None:
     return None if bound is None else int(bound)
 
 
+def _declared(setting: Setting) -> str:
+    return f"{setting.flag}/{setting.off}" if setting.kind == "switch" else setting.flag
+
+
 def _options(command: click.Command) -> click.Command:
     """Add an option for each setting."""
     for setting in SETTINGS:
         command.params.append(
             click.Option(
-                [setting.flag, *setting.aliases, setting.name],
+                [_declared(setting), *setting.aliases, setting.name],
                 type=_type(setting),
                 default=setting.default,
                 multiple=setting.multiple,
-                is_flag=setting.kind == "flag",
+                is_flag=setting.kind in ("flag", "switch"),
                 show_default=setting.default not in (None, ()),
                 show_envvar=True,
                 help=setting.help,
@@ -162,7 +172,7 @@ def _load_file(ctx: click.Context, param: click.Parameter, value: Path | None) -
 def _fits(setting: Setting, value: Any) -> bool:
     """Whether a value of the file is of the setting's type; its range is checked like a flag's."""
     match setting.kind:
-        case "flag":
+        case "flag" | "switch":
             return isinstance(value, bool)
         case "int":
             return isinstance(value, int) and not isinstance(value, bool)

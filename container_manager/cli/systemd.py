@@ -147,6 +147,9 @@ def _flags(root: click.Context) -> Iterator[str]:
             if value:
                 yield setting.flag
             continue
+        if setting.kind == "switch":
+            yield setting.flag if value else setting.off
+            continue
         for one in value if setting.multiple else [value]:
             text = str(one.expanduser().absolute()) if isinstance(one, Path) else str(one)
             yield from (setting.flag, text)

@@ -8,6 +8,7 @@ who is to be shut out is shut out by another secret.
 
 from __future__ import annotations
 
+import hashlib
 import os
 import ssl
 import tempfile
@@ -90,6 +91,8 @@ class Identity:
 
     node: str
     """The node's id."""
+    cluster: str
+    """16 hexadecimal digits that tell clusters apart, and are no secret."""
     server: ssl.SSLContext
     client: ssl.SSLContext
 
@@ -109,7 +112,8 @@ class Identity:
         )
         server = _context(ssl.PROTOCOL_TLS_SERVER, authority, pem)
         server.num_tickets = 0  # nobody resumes a session
-        return cls(node, server, _context(ssl.PROTOCOL_TLS_CLIENT, authority, pem))
+        cluster = hashlib.sha256(authority.certificate).hexdigest()[:16]
+        return cls(node, cluster, server, _context(ssl.PROTOCOL_TLS_CLIENT, authority, pem))
 
 
 def peer_id(tls: ssl.SSLObject | ssl.SSLSocket) -> str:

@@ -11,6 +11,8 @@ from __future__ import annotations
 import hashlib
 import hmac
 import os
+from collections.abc import Sequence
+from contextlib import suppress
 
 import orjson
 from cryptography.exceptions import InvalidTag
@@ -29,10 +31,17 @@ class SealBroken(Exception):
 class Seal:
     """Seals and opens what is secret; takes fingerprints of what callers sent."""
 
-    def __init__(self, key: bytes) -> None:
-        """Derive one key for each use from the 32 bytes of the key file."""
-        self._cipher = ChaCha20Poly1305(_derived(key, b"environment"))
-        self._output_cipher = ChaCha20Poly1305(_derived(key, b"output"))
+    def __init__(self, key: bytes, cluster_key: bytes | None = None) -> None:
+        """Derive one key for each use.
+
+        Args:
+            key: the 32 bytes of the key file.
+            cluster_key: of 32 bytes that all members of a cluster have. What other nodes are told
+                is closed with it; what was closed before the node was a member opens as well.
+        """
+        keys = [key] if cluster_key is None else [cluster_key, key]
+        self._ciphers = [ChaCha20Poly1305(_derived(one, b"environment")) for one in keys]
+        self._output_ciphers = [ChaCha20Poly1305(_derived(one, b"output")) for one in keys]
         self._credentials_cipher = ChaCha20Poly1305(_derived(key, b"credentials"))
         self._fingerprint_key = _derived(key, b"fingerprint")
 
@@ -40,7 +49,7 @@ class Seal:
         """Seal an environment for one job; None where there is nothing to seal."""
         if not env:
             return None
-        return _encrypted(self._cipher, orjson.dumps(env), job_id.encode())
+        return _encrypted(self._ciphers[0], orjson.dumps(env), job_id.encode())
 
     def open(self, sealed: bytes | None, job_id: str) -> dict[str, str]:
         """The environment that was sealed for this job.
@@ -50,13 +59,13 @@ class Seal:
         """
         if sealed is None:
             return {}
-        plain = _decrypted(self._cipher, sealed, job_id.encode(), "the environment")
+        plain = _decrypted(self._ciphers, sealed, job_id.encode(), "the environment")
         env: dict[str, str] = orjson.loads(plain)
         return env
 
     def close_output(self, lines: list[str], job_id: str) -> bytes:
         """Seal the last lines of a job's container: programs print what they were given."""
-        return _encrypted(self._output_cipher, orjson.dumps(lines), job_id.encode())
+        return _encrypted(self._output_ciphers[0], orjson.dumps(lines), job_id.encode())
 
     def open_output(self, sealed: bytes, job_id: str) -> list[str]:
         """The lines that were sealed for this job.
@@ -64,7 +73,7 @@ class Seal:
         Raises:
             SealBroken: as `open`.
         """
-        plain = _decrypted(self._output_cipher, sealed, job_id.encode(), "the output")
+        plain = _decrypted(self._output_ciphers, sealed, job_id.encode(), "the output")
         lines: list[str] = orjson.loads(plain)
         return lines
 
@@ -78,7 +87,7 @@ class Seal:
         Raises:
             SealBroken: they were sealed with another key, or are not whole.
         """
-        return _decrypted(self._credentials_cipher, sealed, None, "what was kept")
+        return _decrypted([self._credentials_cipher], sealed, None, "what was kept")
 
     def fingerprint(self, content: bytes) -> bytes:
         """32 bytes that tell whether two contents are the same, and nothing else about them."""
@@ -90,11 +99,14 @@ def _encrypted(cipher: ChaCha20Poly1305, plain: bytes, bound_to: bytes | None) -
     return nonce + cipher.encrypt(nonce, plain, bound_to)
 
 
-def _decrypted(cipher: ChaCha20Poly1305, sealed: bytes, bound_to: bytes | None, what: str) -> bytes:
-    try:
-        return cipher.decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], bound_to)
-    except (InvalidTag, ValueError) as error:  # a ValueError where there is not even a nonce
-        raise SealBroken(f"{what} does not open with this node's key") from error
+def _decrypted(
+    ciphers: Sequence[ChaCha20Poly1305], sealed: bytes, bound_to: bytes | None, what: str
+) -> bytes:
+    for cipher in ciphers:
+        # A ValueError comes where there is not even a nonce.
+        with suppress(InvalidTag, ValueError):
+            return cipher.decrypt(sealed[:_NONCE_LENGTH], sealed[_NONCE_LENGTH:], bound_to)
+    raise SealBroken(f"{what} does not open with this node's key")
 
 
 def _derived(key: bytes, use: bytes) -> bytes:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from uuid import UUID
 
@@ -19,12 +19,13 @@ import orjson
 
 from container_manager.errors import ApplicationError, Conflict, JobNotFound, NodeUnreachable
 from container_manager.job import Job, Status
+from container_manager.record import Record
 from container_manager.spec import Spec
 from container_manager.store import jobs, records
 from container_manager.store.database import Connection, Database
-from container_manager.store.document import Document
+from container_manager.store.document import Document, job_id_of
 from container_manager.store.feeds import OwnFeed
-from container_manager.store.records import Place
+from container_manager.store.records import JOB, Place
 from container_manager.store.sealing import Seal, SealBroken
 from container_manager.work.ids import JobIds
 from container_manager.work.queue import JobQueue
@@ -66,7 +67,8 @@ class Ledger:
         self._database = database
         self._seal = seal
         self._queue = queue
-        self._node = node
+        self.node = node
+        """The id of the node whose jobs these are."""
         self._feed = feed
         self._retain = int(retain * 1e6)
         self._ids = JobIds()
@@ -78,6 +80,8 @@ class Ledger:
         """Jobs made since the start."""
         self.outcomes: Counter[Status] = Counter()
         """Jobs that have come to each final status since the start."""
+        self.when_brought_back: Callable[[Job], None] | None = None
+        """Called with a job of this node's own that other nodes knew better."""
         self.when_removal_due: Callable[[], None] | None = None
         """Called when a job's container has come to have a time at which it is to be removed."""
 
@@ -98,7 +102,7 @@ class Ledger:
         self._queue.admit(job_id)
         sealed = self._seal.close(spec.env, job_id)
         place = self._feed.next_place()
-        values = jobs.new_row(job_id, self._node, spec, sealed, now, place)
+        values = jobs.new_row(job_id, self.node, spec, sealed, now, place)
 
         def then(kept_id: str | None, error: BaseException | None) -> None:
             if error is None and kept_id in (None, job_id):
@@ -169,7 +173,7 @@ class Ledger:
         """A job that this node may change, and the place that it stands at."""
         if (found := jobs.get_placed(connection, job_id)) is None:
             raise JobNotFound
-        if found[0].node != self._node:
+        if found[0].node != self.node:
             raise NodeUnreachable(found[0].node)
         return found
 
@@ -247,17 +251,17 @@ class Ledger:
 
     async def followed_ids(self) -> list[str]:
         """The ids of all jobs whose containers have to be watched."""
-        return await self._database.scan(lambda c: jobs.followed_ids(c, self._node))
+        return await self._database.scan(lambda c: jobs.followed_ids(c, self.node))
 
     async def due_removals(self, limit: int) -> list[Job]:
         """Jobs whose ended containers are to be removed by now."""
         now = self.now()
-        return await self._database.scan(lambda c: jobs.due_removals(c, self._node, now, limit))
+        return await self._database.scan(lambda c: jobs.due_removals(c, self.node, now, limit))
 
     async def seconds_to_next_removal(self) -> float | None:
         """Seconds until a container is to be removed that is not due yet; None if there is none."""
         now = self.now()
-        due = await self._database.scan(lambda c: jobs.next_removal(c, self._node, now))
+        due = await self._database.scan(lambda c: jobs.next_removal(c, self.node, now))
         return None if due is None else (due - now) / 1e6
 
     async def forget(self, *, age: float, most: int, limit: int) -> int:
@@ -268,10 +272,10 @@ class Ledger:
         now = self.now()
         before = now - int(age * 1e6)
         keys = await self._database.scan(
-            lambda c: jobs.outdated(c, self._node, now=now, before=before, most=most, limit=limit)
+            lambda c: jobs.outdated(c, self.node, now=now, before=before, most=most, limit=limit)
         )
         if keys:
-            return await self._database.write(lambda c: jobs.forget(c, self._node, keys))
+            return await self._database.write(lambda c: jobs.forget(c, self.node, keys))
         # And for good what was dropped so long ago that nobody can bring it back.
         dropped = now - self._retain
         while await self._database.scan(lambda c: records.any_dropped(c, dropped)):
@@ -280,7 +284,7 @@ class Ledger:
 
     def enqueue_waiting(self) -> None:
         """Queue every job that needs a worker, as at a start."""
-        for job_id, due_at in self._database.read(lambda c: list(jobs.waiting(c, self._node))):
+        for job_id, due_at in self._database.read(lambda c: list(jobs.waiting(c, self.node))):
             self._queue.add(job_id, self._delay(due_at))
 
     async def wait(self, job_id: str, timeout: float) -> Job:
@@ -327,14 +331,31 @@ class Ledger:
 
     # -- after a commit ------------------------------------------------------------------------
 
-    def _tell(self, job: Job) -> None:
+    def told(self, taken: Sequence[Record]) -> None:
+        """Other nodes' records have come, and are on disk.
+
+        Also of this node's own jobs, where it has lost its latest writings: they are taken up as
+        they stand.
+        """
+        for record in taken:
+            if record.kind != JOB or record.body is None:
+                continue
+            job_id = job_id_of(record.id)
+            mine = record.writer == self.node
+            if (mine or job_id in self._waiters) and (job := self.find(job_id)) is not None:
+                if mine and self.when_brought_back is not None:
+                    self.when_brought_back(job)
+                self._tell(job, mine=mine)
+
+    def _tell(self, job: Job, *, mine: bool = True) -> None:
         """Tell of a job's new status."""
         if job.status is Status.PENDING:
-            self._queue.add(job.id, self._delay(job.due_at))
+            if mine:
+                self._queue.add(job.id, self._delay(job.due_at))
             return
         self._queue.discard(job.id)
         if job.status.final:
-            self.outcomes[job.status] += 1
+            self.outcomes[job.status] += mine
             for future in self._waiters.pop(job.id, ()):
                 if not future.done():
                     future.set_result(job)

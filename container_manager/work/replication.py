@@ -12,6 +12,8 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
 
 import structlog
 
@@ -24,6 +26,7 @@ from container_manager.cluster.signing import Signer, is_genuine
 from container_manager.cluster.sync import (
     Adopt,
     Batch,
+    Control,
     Held,
     Offer,
     Received,
@@ -48,6 +51,8 @@ ADOPTED = 500
 
 log = structlog.get_logger()
 
+Other = Callable[[Link, int, Any], None]
+"""Takes frames that are about something else; raises `FrameError` where one is malformed."""
 Told = Callable[[Sequence[Record]], None]
 """Called with the records of other nodes that count from now on."""
 
@@ -77,6 +82,7 @@ class Replication:
         signer: Signer,
         now: Callable[[], int],
         told: Told,
+        other: Other,
     ) -> None:
         """Replicate the store of `node`.
 
@@ -87,6 +93,7 @@ class Replication:
             signer: signs what this node has written.
             now: the time in microseconds since 1970, UTC.
             told: is told what came, after it is on disk.
+            other: takes frames that are not about feeds.
         """
         self._database = database
         self._feed = feed
@@ -94,6 +101,7 @@ class Replication:
         self._signer = signer
         self._now = now
         self._told = told
+        self._other = other
         self._peers: dict[str, _Peer] = {}
         holds = database.read(feeds.vector)
         holds[feed.name] = feed.seq
@@ -161,14 +169,12 @@ class Replication:
                     continue
                 feed, after = due
                 held = self._sync.holds[feed]
-                entries, whole = await self._database.scan(
-                    lambda connection, feed=feed, after=after: self._read(connection, feed, after)
-                )
+                entries, whole = await self._database.scan(partial(self._read, feed, after))
                 batch = self._sync.batch(peer, feed, after, entries, held=held, whole=whole)
                 if batch is not None:
                     await link.send(*messages.encode(batch))
 
-    def _read(self, connection: Connection, feed: str, after: int) -> tuple[list[Entry], bool]:
+    def _read(self, feed: str, after: int, connection: Connection) -> tuple[list[Entry], bool]:
         found, whole = feeds.entries(connection, feed, after, BATCH)
         size = 0
         for number, entry in enumerate(found):
@@ -185,27 +191,33 @@ class Replication:
         async for kind, content in link.frames():
             try:
                 message = messages.decode(kind, content)
+                if message is None:
+                    self._other(link, kind, content)
             except FrameError as error:
                 log.warning("peer sends what cannot be read", peer=peer, reason=str(error))
                 await link.close()
                 return
-            match message:
-                case Batch() if self._sync.joins(peer, message):
+            if isinstance(message, Batch):
+                if self._sync.joins(peer, message):
                     await self._take_in(peer, state, message)
-                case Received():
-                    self._sync.received(peer, message)
-                    state.wake.set()
-                case Subscribe():
-                    self._sync.subscribed(peer, message)
-                    state.wake.set()
-                case Unsubscribe(feed):
-                    self._sync.unsubscribed(peer, feed)
-                case Offer(holds):
-                    answer = self._sync.offered(peer, holds, time.monotonic())
-                    if answer is not None:
-                        state.say(answer)
-                case Held(holds):
-                    self._sync.held(peer, holds)
+            elif message is not None:
+                self._hear(peer, state, message)
+
+    def _hear(self, peer: str, state: _Peer, message: Control) -> None:
+        sync = self._sync
+        match message:
+            case Received():
+                sync.received(peer, message)
+            case Subscribe():
+                sync.subscribed(peer, message)
+            case Unsubscribe(feed):
+                sync.unsubscribed(peer, feed)
+            case Offer(holds):
+                if (answer := sync.offered(peer, holds, time.monotonic())) is not None:
+                    state.say(answer)
+            case Held(holds):
+                sync.held(peer, holds)
+        state.wake.set()
 
     async def _take_in(self, peer: str, state: _Peer, batch: Batch) -> None:
         foreign = [one.record for one in batch.entries if one.record.writer != peer]

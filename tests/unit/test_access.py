@@ -27,7 +27,7 @@ def answer(
 ) -> int:
     """The HTTP status of a call: 200 where it may pass."""
     access = Access(
-        token=token,
+        tokens=[token],
         token_file=Path("/data/token"),
         require_token=require_token,
         trusted=[ipaddress.ip_network(one) for one in trusted],

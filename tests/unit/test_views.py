@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from container_manager.api.views import job_view, parse_time, time_view
+from container_manager.api.views import Owner, job_view, parse_time, time_view
 from container_manager.errors import Conflict
 from container_manager.job import Container, Job, Port, Status
 from container_manager.spec import Spec
@@ -33,6 +33,7 @@ from tests.unit.builders import (
     steps,
 )
 
+OWNER = Owner(True, NOW, None)
 PORT = Port(container_port=80, protocol="tcp", host_ip="0.0.0.0", host_port=8080)
 
 
@@ -52,7 +53,7 @@ def walked(draw: st.DrawFn) -> Job:
 
 
 def shown(job: Job) -> Any:
-    return job_view(document(jobs.row(job)), None, None)
+    return job_view(document(jobs.row(job)), OWNER, None)
 
 
 @given(walked())
@@ -130,7 +131,7 @@ def test_a_row_of_an_earlier_version_is_shown() -> None:
     }  # fmt: skip
     values = [*jobs.row(new_job())]
     values[11] = orjson.dumps(body)
-    view = job_view(document(tuple(values)), None, None)
+    view = job_view(document(tuple(values)), OWNER, None)
     assert view["container"] is not None
     assert view["container"]["signal"] == "SIGKILL"
     assert view["container"]["restarts"] == 0
@@ -152,7 +153,9 @@ def test_a_row_of_an_earlier_version_is_shown() -> None:
 def test_whoever_waits_is_told_for_what(
     job: Job, unavailable: str | None, reason: str | None
 ) -> None:
-    assert job_view(document(jobs.row(job)), unavailable, None)["reason"] == reason
+    assert (
+        job_view(document(jobs.row(job)), Owner(True, NOW, unavailable), None)["reason"] == reason
+    )
 
 
 @given(st.integers(-(2**55), 2**57))

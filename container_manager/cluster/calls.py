@@ -1,0 +1,135 @@
+"""Calls from node to node over their link: a method, its params, and the answer or the refusal.
+
+Which methods there are, and whether the caller may, is decided where the call is carried out.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+
+from container_manager.cluster.errors import LinkClosed
+from container_manager.cluster.frames import FrameError
+from container_manager.cluster.link import Link
+from container_manager.errors import ApplicationError
+
+CALL, ANSWER = 22, 23
+"""Kinds of frames."""
+MOST = 256
+"""Calls of one peer that are carried out at a time."""
+
+log = structlog.get_logger()
+
+Method = Callable[[dict[str, Any]], Awaitable[Any]]
+
+
+class Refused(ApplicationError):
+    """What the node that was asked has refused, in its own words and by its own code."""
+
+    name = "refused"
+
+    def __init__(self, code: int, message: str, data: dict[str, Any]) -> None:
+        super().__init__(message)
+        vars(self)["code"] = code
+        self.data = data
+
+
+class Unanswered(Exception):
+    """No answer came: the link is gone, or it took too long."""
+
+
+class Calls:
+    """The calls that go out, and those that come in."""
+
+    def __init__(self, methods: dict[str, Method]) -> None:
+        """Carry out `methods` for other nodes."""
+        self._methods = methods
+        self._numbers = itertools.count(1)
+        self._waiting: dict[tuple[Link, int], asyncio.Future[Any]] = {}
+        self._under_way: dict[Link, set[asyncio.Task[None]]] = {}
+
+    async def call(self, link: Link, method: str, params: dict[str, Any], timeout: float) -> Any:
+        """The answer of the node at the other end of a link.
+
+        Raises:
+            Refused: it refuses.
+            Unanswered: nothing came within `timeout` seconds.
+        """
+        number = next(self._numbers)
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self._waiting[link, number] = answer
+        closed = asyncio.create_task(link.closed.wait())
+        try:
+            async with asyncio.timeout(timeout):
+                await link.send(CALL, (number, method, params))
+                await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise Unanswered
+            return answer.result()
+        except (TimeoutError, LinkClosed) as error:
+            raise Unanswered from error
+        finally:
+            closed.cancel()
+            del self._waiting[link, number]
+
+    def received(self, link: Link, kind: int, content: Any) -> None:
+        """Take a frame that has come over a link.
+
+        Raises:
+            FrameError: it is malformed.
+        """
+        try:
+            if kind == CALL:
+                number, method, params = content[:3]
+                self._carry_out(link, int(number), str(method), dict(params))
+            elif kind == ANSWER:
+                number, result, refusal = content[:3]
+                self._answered(link, int(number), result, refusal)
+        except (TypeError, ValueError, IndexError, KeyError) as error:
+            raise FrameError(f"a frame of kind {kind} is malformed") from error
+
+    def _answered(self, link: Link, number: int, result: Any, refusal: Any) -> None:
+        answer = self._waiting.get((link, number))
+        if answer is None or answer.done():
+            return  # it came too late
+        if refusal is None:
+            answer.set_result(result)
+        else:
+            code, message, data = refusal[:3]
+            answer.set_exception(Refused(int(code), str(message), dict(data)))
+
+    def _carry_out(self, link: Link, number: int, method: str, params: dict[str, Any]) -> None:
+        under_way = self._under_way.setdefault(link, set())
+        if len(under_way) >= MOST:
+            return  # whoever asks so much finds that no answer comes
+        work = self._answer(link, number, method, params)
+        task = asyncio.get_running_loop().create_task(work, name=f"call-of-{link.peer.node}")
+        under_way.add(task)
+        task.add_done_callback(lambda _: self._done(link, task))
+
+    def _done(self, link: Link, task: asyncio.Task[None]) -> None:
+        under_way = self._under_way[link]
+        under_way.discard(task)
+        if not under_way:
+            del self._under_way[link]
+
+    async def _answer(self, link: Link, number: int, method: str, params: dict[str, Any]) -> None:
+        result, refusal = None, None
+        try:
+            if (carry_out := self._methods.get(method)) is None:
+                refusal = (-32601, "Method not found", {"name": "method_not_found"})
+            else:
+                result = await carry_out(params)
+        except ApplicationError as error:
+            refusal = (error.code, error.message, error.data)
+        except Exception:
+            log.exception("call of another node broke", method=method, peer=link.peer.node)
+            refusal = (-32603, "Internal error", {"name": "internal_error"})
+        try:
+            await link.send(ANSWER, (number, result, refusal))
+        except LinkClosed:
+            log.debug("answer not sent", peer=link.peer.node)
