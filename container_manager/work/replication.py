@@ -39,6 +39,7 @@ from container_manager.record import Entry, Record
 from container_manager.store import feeds
 from container_manager.store.database import Connection, Database
 from container_manager.store.feeds import OwnFeed, feed_name
+from container_manager.store.records import Place
 
 TICK = 1.0
 """Seconds between two looks at what is missing where."""
@@ -247,10 +248,16 @@ class Replication:
             closing.add_done_callback(lambda _: None)
 
     async def _adopt(self, feed: str) -> None:
-        places = self._feed.next_places(ADOPTED)
+        adopted = ADOPTED
         with suppress(StorageUnavailable):
-            await self._database.write(lambda c: feeds.adopt(c, feed, places))
-            self._feed.committed(places[-1].seq)
+            while adopted == ADOPTED:
+                places = self._feed.next_places(ADOPTED)
+                adopted = await self._database.write(partial(_adopt, feed, places))
+                self._feed.committed(places[-1].seq)
+
+
+def _adopt(feed: str, places: list[Place], connection: Connection) -> int:
+    return feeds.adopt(connection, feed, places)
 
 
 def _all_genuine(records: list[Record]) -> bool:
