@@ -21,12 +21,13 @@ RUN python3 -m pip --python /opt/container-manager install --require-hashes -r r
 COPY pyproject.toml README.md ./
 COPY container_manager container_manager
 RUN python3 -m pip --python /opt/container-manager install --no-deps .
+# Last, since it changes most often. Here, too: some builders leave this stage behind.
+ARG REVISION=
+LABEL org.opencontainers.image.revision="${REVISION}"
 
 FROM ${PYTHON_IMAGE}
-ARG REVISION=
 LABEL org.opencontainers.image.title="container-manager" \
-      org.opencontainers.image.description="A masterless job queue for containers" \
-      org.opencontainers.image.revision="${REVISION}"
+      org.opencontainers.image.description="A masterless job queue for containers"
 COPY --from=build /opt/container-manager /opt/container-manager
 ENV PATH=/opt/container-manager/bin:$PATH \
     PYTHONUNBUFFERED=1 \
@@ -50,3 +51,5 @@ print(answer.read().decode()); \
 sys.exit(answer.status != 200)"]
 # It is process 1 and gets SIGTERM itself.
 ENTRYPOINT ["container-manager"]
+ARG REVISION=
+LABEL org.opencontainers.image.revision="${REVISION}"
