@@ -193,7 +193,7 @@ def _take_in(connection: Connection, record: Record, place: Place, now: int) -> 
     """Merge one record that stands at `place`; whether it counts from now on."""
     standing = records.find(connection, record.kind, record.id)
     if standing is None:
-        records.put(connection, record, place)
+        records.put(connection, record, place, first=True)
         return True
     elsewhere = standing.place.feed != place.feed
     if _counts(connection, record, standing, now):
