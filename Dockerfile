@@ -21,9 +21,6 @@ RUN python3 -m pip --python /opt/container-manager install --require-hashes -r r
 COPY pyproject.toml README.md ./
 COPY container_manager container_manager
 RUN python3 -m pip --python /opt/container-manager install --no-deps .
-# Last, since it changes most often. Here, too: some builders leave this stage behind.
-ARG REVISION=
-LABEL org.opencontainers.image.revision="${REVISION}"
 
 FROM ${PYTHON_IMAGE}
 LABEL org.opencontainers.image.title="container-manager" \
@@ -51,5 +48,6 @@ print(answer.read().decode()); \
 sys.exit(answer.status != 200)"]
 # It is process 1 and gets SIGTERM itself.
 ENTRYPOINT ["container-manager"]
+# Last, since it changes most often.
 ARG REVISION=
 LABEL org.opencontainers.image.revision="${REVISION}"

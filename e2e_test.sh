@@ -8,12 +8,14 @@
 #                         one made of this machine's own Python
 #   E2E_PORT1, E2E_PORT2  the nodes' ports on 127.0.0.1; by default any free ones
 #   COMPOSE               the compose command; by default what is there
+#   PYTHON                a Python for what needs one; by default what is there
 set -eu
 cd "$(dirname "$0")"
 
 began=$(date +%s)
 project=container-manager-e2e-$began-$$
-label=container-manager-e2e=$project
+label=container-manager-e2e=$project            # of the containers that the nodes deploy
+image_label=container-manager-e2e-image=$project # of all images, also of an unfinished build's
 directory=$(mktemp -d)
 child=
 
@@ -42,7 +44,7 @@ clean_up() {
     trap '' HUP INT TERM
     if [ -n "$child" ]; then
         kill "$child" 2>/dev/null || :
-        wait "$child" || :
+        wait "$child" 2>/dev/null || :
     fi
     if [ "$code" -ne 0 ] && [ -n "${started:-}" ]; then
         $compose logs --tail=20 2>&1 | tail -n 60 >&2 || :
@@ -55,20 +57,36 @@ clean_up() {
             code=1
         }
     fi
-    remove container "$(docker container ls --all --quiet --filter "label=$label")" --volumes
-    remove image "$(docker image ls --quiet --filter "label=org.opencontainers.image.revision=$project")"
-    remove image "$(docker image ls --quiet "$project")"
+    # Twenty seconds: a build that was broken off takes a moment to end.
+    eventually 20 removed || {
+        echo "Left: $(containers) $(images)" >&2
+        code=1
+    }
     rm -r "$directory"
     [ "$code" -ne 0 ] || say "Passed"
     exit "$code"
 }
 
-# Remove these containers or images, if there are any.
-remove() {
-    kind=$1 ids=$2
-    shift 2
-    # shellcheck disable=SC2086 # a list of ids
-    [ -z "$ids" ] || docker "$kind" rm --force "$@" $ids >/dev/null || code=1
+containers() {
+    docker container ls --all --quiet --filter "label=$label"
+    docker container ls --all --quiet --filter "label=$image_label"
+}
+
+images() {
+    docker image ls --all --quiet --no-trunc --filter "label=$image_label"
+    docker image ls --quiet --no-trunc "$project"
+}
+
+# Remove what there is, and tell whether nothing is left.
+removed() {
+    for found in $(containers); do
+        docker container rm --force --volumes "$found" >/dev/null 2>&1 || :
+    done
+    # The newest first; what it alone was made of goes with it.
+    while found=$(images | head -n 1) && [ -n "$found" ]; do
+        docker image rm --force "$found" >/dev/null 2>&1 || return 1
+    done
+    [ -z "$(containers)" ]
 }
 
 trap clean_up EXIT
@@ -86,16 +104,6 @@ eventually() {
     done
 }
 
-python() {
-    for found in "${PYTHON:-}" .venv/bin/python python3; do
-        if [ -n "$found" ] && command -v "$found" >/dev/null; then
-            "$found" "$@"
-            return
-        fi
-    done
-    fail "there is no python3 here; it is needed where there is no curl or no image registry"
-}
-
 # GET, or POST what is given, and print the answer.
 http() {
     url=http://$1$2
@@ -104,7 +112,7 @@ http() {
         curl --silent --max-time 90 --fail-with-body "$url" \
             ${1:+--header "Content-Type: application/json" --data "$1"}
     else
-        python - "$url" "$@" <<'PYTHON'
+        "$python" - "$url" "$@" <<'PYTHON'
 import sys, urllib.request
 url, *body = sys.argv[1:]
 request = urllib.request.Request(url, headers={"Content-Type": "application/json"})
@@ -159,6 +167,11 @@ stop() {
 
 # --- What it is run with ---
 
+python=
+for found in "${PYTHON:-}" .venv/bin/python python3; do
+    [ -n "$python" ] || ! command -v "$found" >/dev/null || python=$found
+done
+[ -n "$python" ] || command -v curl >/dev/null || fail "neither curl nor python3 is here"
 docker version >"$directory/log" 2>&1 || {
     cat "$directory/log" >&2
     fail "no engine answers; start Docker, and see that this user may use it"
@@ -175,7 +188,9 @@ say "$compose $($compose version --short), project $project"
 # Only these count, whatever else is set here.
 unset COMPOSE_PROFILES COMPOSE_ENV_FILES MANAGER_USER
 export COMPOSE_FILE=docker-compose.yml COMPOSE_PROJECT_NAME="$project"
-export MANAGER_IMAGE="$project" REVISION="$project"
+export MANAGER_IMAGE="$project"
+# The old docker-compose builds by itself, thus ends the build when it is ended.
+export COMPOSE_DOCKER_CLI_BUILD=0
 export MANAGER1_PORT="${E2E_PORT1:-0}" MANAGER2_PORT="${E2E_PORT2:-0}"
 case ${DOCKER_HOST:-} in
 unix://*) export DOCKER_SOCKET="${DOCKER_SOCKET:-${DOCKER_HOST#unix://}}" ;;
@@ -186,15 +201,18 @@ if [ -z "${PYTHON_IMAGE:-}" ]; then
     if ! docker image inspect "$PYTHON_IMAGE" >/dev/null 2>&1 &&
         ! docker pull --quiet "$PYTHON_IMAGE" >/dev/null 2>&1; then
         say "No registry gives $PYTHON_IMAGE: making a base image of this machine's Python"
-        PYTHON_IMAGE=$project:python
-        run python tests/support/python_image.py "$PYTHON_IMAGE"
+        [ -n "$python" ] || fail "there is no python3 here; name an image of it in PYTHON_IMAGE"
+        PYTHON_IMAGE=$project:machine
+        run "$python" tests/support/python_image.py "$PYTHON_IMAGE"
     fi
 fi
-export PYTHON_IMAGE
 
 # --- The nodes ---
 
 say "Building on $PYTHON_IMAGE"
+printf 'FROM %s\nLABEL %s\n' "$PYTHON_IMAGE" "$image_label" >"$directory/Dockerfile"
+run docker build --tag "$project:python" "$directory"
+export PYTHON_IMAGE="$project:python"
 run $compose build
 say "Starting manager1 and manager2"
 started=yes

@@ -656,6 +656,7 @@ def registry_ready(undo: Undo, command: str) -> str:
 
 
 PYTEST, UNIT_TESTS, ON_PODMAN = "pytest", "pytest tests/unit", "pytest on Podman"
+E2E = "e2e_test.sh"
 # What is asked of an engine is run against Podman, too. Left out is what needs no engine, or only
 # one that is away; what tries the tests' own tools; what compares with Docker's own client; the
 # long tests of pulls, of which others have some; of matrices and of what takes long, what is the
@@ -796,6 +797,15 @@ def _verdict(name: str, code: int, began: float) -> str:
     return f"{name}: {verdict}, {time.monotonic() - began:.1f} s"
 
 
+def has_compose() -> bool:
+    """Tell whether Docker Compose is here, as a command or as a plugin of docker."""
+    docker = which("docker")
+    if not docker or which("docker-compose"):
+        return bool(docker)
+    told = subprocess.run([docker, "compose", "version"], capture_output=True, check=False)
+    return told.returncode == 0
+
+
 def steps_beside(
     undo: Undo, steps: Mapping[str, Sequence[str]], env: dict[str, str], results: dict[str, str]
 ) -> dict[str, tuple[Sequence[str], Mapping[str, str]]]:
@@ -806,6 +816,11 @@ def steps_beside(
     beside: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {}
     if UNIT_TESTS in steps:
         beside[UNIT_TESTS] = steps[UNIT_TESTS], env
+    if E2E in steps and has_compose():
+        # What it needs besides it makes itself: an image of Python, where no registry has one.
+        beside[E2E] = steps[E2E], {**env, "DOCKER_HOST": env["CONTAINER_MANAGER_TEST_ENGINE"]}
+    elif E2E in steps:
+        results[E2E] = f"{E2E}: left out, since it needs docker and Docker Compose"
     if ON_PODMAN in steps:
         podman = which("podman") if os.geteuid() == 0 else None
         if not podman:
@@ -831,6 +846,8 @@ def run_steps(steps: Mapping[str, Sequence[str]]) -> int:
         wanted["iptables"] = "iptables"
     if ON_PODMAN in steps and os.geteuid() == 0:
         wanted |= {name: name for name in ("podman", "netavark", "aardvark-dns")}
+    if E2E in steps and not has_compose():
+        wanted["docker-compose"] = "docker-compose"
     also = [package for command, package in wanted.items() if not which(command)]
     also += [] if static_busybox() else ["busybox-static"]
     if also and not which("apt-get"):
@@ -875,6 +892,7 @@ def steps_of(command: str, extra: Sequence[str]) -> dict[str, list[str]]:
         "lint-imports": [str(tools / "lint-imports")],
         PYTEST: [*pytest, *([] if named else ["tests/integration", "tests/bench"]), *extra],
         **({} if named else {UNIT_TESTS: [*pytest, "tests/unit", *extra]}),
+        **({} if named else {E2E: ["./e2e_test.sh"]}),
         ON_PODMAN: [*pytest, *([] if named else PODMAN_TESTS), *extra],
     }
 
