@@ -190,6 +190,16 @@ class Sync:
         """Up to where a linked peer holds a feed, as far as it has said so."""
         return self._peers[peer].holds.get(feed, 0)
 
+    def knows_itself(self) -> bool:
+        """Whether some peer has nothing of this node's own that it lacks itself.
+
+        It may: a node whose directory was put back from an older copy.
+        """
+        return any(
+            all(self.holds.get(f, 0) >= upto for f, upto in peer.holds.items() if self._is_mine(f))
+            for peer in self._peers.values()
+        )
+
     # -- what comes in -------------------------------------------------------------------------
 
     def offered(self, peer: str, holds: Vector, now: float) -> Held | None:
@@ -335,7 +345,7 @@ class Sync:
             else:
                 wanted.since = now
             return
-        patience = STALLED if by_writer else GRACE
+        patience = STALLED if by_writer else 0.0 if self._is_mine(feed) else GRACE
         if wanted.source is None and now - wanted.since >= patience:
             wanted.since = now
             if by_writer:  # something was lost on the way

@@ -31,6 +31,8 @@ from container_manager.work.replication import Replication, Told
 
 ANSWER_SECONDS = 30.0
 """Seconds that another node has for an answer."""
+REMINDING_SECONDS = 10.0
+"""Seconds that others have to tell a node at its start what it may have forgotten."""
 NODE = "node"
 """The kind of the records in which nodes say what they are."""
 
@@ -126,6 +128,22 @@ class Cluster:
                 said = _said(record)
                 addresses = [one for one in said.get("addresses", ()) if type(one) is str]
                 self.peers.remembered(record.writer, addresses, str(said.get("name", "")))
+
+    async def reminded(self) -> bool:
+        """Wait until another node has told this one what it may have forgotten of itself.
+
+        A data directory that was put back from an older copy does not know of its later jobs, nor
+        that some of those it knows have ended since. Gives whether that can be ruled out; also
+        where no other node is known, or none answers in time.
+        """
+        if not self.peers.members:
+            return True
+        try:
+            async with asyncio.timeout(REMINDING_SECONDS):
+                await self._replication.knows_itself.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def run(self, *, mdns: bool, interfaces: Sequence[str]) -> None:
         """Take part until cancelled; then say goodbye."""
