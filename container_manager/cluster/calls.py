@@ -22,6 +22,8 @@ CALL, ANSWER = 22, 23
 MOST = 256
 """Calls of one peer that are carried out at a time."""
 
+_INTERNAL_ERROR = (-32603, "Internal error", {"name": "internal_error"})
+
 log = structlog.get_logger()
 
 Method = Callable[[dict[str, Any]], Awaitable[Any]]
@@ -34,12 +36,16 @@ class Refused(ApplicationError):
 
     def __init__(self, code: int, message: str, data: dict[str, Any]) -> None:
         super().__init__(message)
-        vars(self)["code"] = code
+        vars(self)["code"] = code  # of this one error, where others have theirs by their class
         self.data = data
 
 
 class Unanswered(Exception):
     """No answer came: the link is gone, or it took too long."""
+
+
+_Answer = tuple[Any, Refused | None]
+"""What the other node gives, or why it does not."""
 
 
 class Calls:
@@ -49,7 +55,7 @@ class Calls:
         """Carry out `methods` for other nodes."""
         self._methods = methods
         self._numbers = itertools.count(1)
-        self._waiting: dict[tuple[Link, int], asyncio.Future[Any]] = {}
+        self._waiting: dict[tuple[Link, int], asyncio.Future[_Answer]] = {}
         self._under_way: dict[Link, set[asyncio.Task[None]]] = {}
 
     async def call(self, link: Link, method: str, params: dict[str, Any], timeout: float) -> Any:
@@ -58,9 +64,10 @@ class Calls:
         Raises:
             Refused: it refuses.
             Unanswered: nothing came within `timeout` seconds.
+            FrameError: the params are too large for a frame, or cannot be written in one.
         """
         number = next(self._numbers)
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting[link, number] = answer
         closed = asyncio.create_task(link.closed.wait())
         try:
@@ -69,12 +76,15 @@ class Calls:
                 await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise Unanswered
-            return answer.result()
+            result, refused = answer.result()
         except (TimeoutError, LinkClosed) as error:
             raise Unanswered from error
         finally:
             closed.cancel()
             del self._waiting[link, number]
+        if refused is not None:
+            raise refused
+        return result
 
     def received(self, link: Link, kind: int, content: Any) -> None:
         """Take a frame that has come over a link.
@@ -96,11 +106,11 @@ class Calls:
         answer = self._waiting.get((link, number))
         if answer is None or answer.done():
             return  # it came too late
-        if refusal is None:
-            answer.set_result(result)
-        else:
+        refused = None
+        if refusal is not None:
             code, message, data = refusal[:3]
-            answer.set_exception(Refused(int(code), str(message), dict(data)))
+            refused = Refused(int(code), str(message), dict(data))
+        answer.set_result((result, refused))
 
     def _carry_out(self, link: Link, number: int, method: str, params: dict[str, Any]) -> None:
         under_way = self._under_way.setdefault(link, set())
@@ -128,8 +138,12 @@ class Calls:
             refusal = (error.code, error.message, error.data)
         except Exception:
             log.exception("call of another node broke", method=method, peer=link.peer.node)
-            refusal = (-32603, "Internal error", {"name": "internal_error"})
+            refusal = _INTERNAL_ERROR
         try:
-            await link.send(ANSWER, (number, result, refusal))
+            try:
+                await link.send(ANSWER, (number, result, refusal))
+            except FrameError as error:
+                log.error("answer cannot be sent", method=method, reason=str(error))
+                await link.send(ANSWER, (number, None, _INTERNAL_ERROR))
         except LinkClosed:
             log.debug("answer not sent", peer=link.peer.node)
