@@ -127,13 +127,11 @@ def entries(connection: Connection, feed: str, after: int, limit: int) -> tuple[
         return [], True
     standing = records.in_feed(connection, known.feed, after, limit)
     query = "SELECT seq, kind, id FROM husk WHERE feed = ? AND seq > ? ORDER BY seq LIMIT ?"
-    husks = list(connection.execute(query, (known.feed, after, limit)))
-    for seq, kind, id_ in husks:
+    for seq, kind, id_ in list(connection.execute(query, (known.feed, after, limit))):
         if (record := records.get(connection, kind, id_)) is not None:
             standing.append((seq, record))
     standing.sort(key=lambda place: place[0])
-    whole = len(standing) < limit and len(husks) < limit
-    return [Entry(seq, record) for seq, record in standing[:limit]], whole
+    return [Entry(seq, record) for seq, record in standing[:limit]], len(standing) < limit
 
 
 def merge(
