@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -26,6 +26,7 @@ _INTERNAL_ERROR = (-32603, "Internal error", {"name": "internal_error"})
 
 log = structlog.get_logger()
 
+T = TypeVar("T")
 Method = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
@@ -94,12 +95,12 @@ class Calls:
         """
         try:
             if kind == CALL:
-                number, method, params = content[:3]
-                self._carry_out(link, int(number), str(method), dict(params))
+                number, method, params = _of(list, content)[:3]
+                self._carry_out(link, _of(int, number), _of(str, method), _of(dict, params))
             elif kind == ANSWER:
-                number, result, refusal = content[:3]
-                self._answered(link, int(number), result, refusal)
-        except (TypeError, ValueError, IndexError, KeyError) as error:
+                number, result, refusal = _of(list, content)[:3]
+                self._answered(link, _of(int, number), result, refusal)
+        except (TypeError, ValueError) as error:
             raise FrameError(f"a frame of kind {kind} is malformed") from error
 
     def _answered(self, link: Link, number: int, result: Any, refusal: Any) -> None:
@@ -108,8 +109,8 @@ class Calls:
             return  # it came too late
         refused = None
         if refusal is not None:
-            code, message, data = refusal[:3]
-            refused = Refused(int(code), str(message), dict(data))
+            code, message, data = _of(list, refusal)[:3]
+            refused = Refused(_of(int, code), _of(str, message), _of(dict, data))
         answer.set_result((result, refused))
 
     def _carry_out(self, link: Link, number: int, method: str, params: dict[str, Any]) -> None:
@@ -147,3 +148,9 @@ class Calls:
                 await link.send(ANSWER, (number, None, _INTERNAL_ERROR))
         except LinkClosed:
             log.debug("answer not sent", peer=link.peer.node)
+
+
+def _of(kind: type[T], value: Any) -> T:
+    if type(value) is not kind:
+        raise TypeError
+    return value
