@@ -122,7 +122,7 @@ def _read(said: Any) -> Entry:
     _check(type(kind) is str and 0 < len(kind) <= _MAX_KIND)
     _check(type(id_) is bytes and 0 < len(id_) <= _MAX_ID)
     _check(type(writer) is str and _NODE.fullmatch(writer) is not None)
-    _check(expires_at is None or type(expires_at) is int)
+    _check(expires_at is None or _is_count(expires_at))
     _check(type(signature) is bytes and is_proof(signature))
     if body is None:
         _check(type(digest) is bytes and len(digest) == _DIGEST)

@@ -106,7 +106,11 @@ _TOP = """
 
 def vector(connection: Connection) -> dict[str, int]:
     """Up to where each feed is held."""
-    query = f"SELECT node, run, CASE open WHEN 1 THEN max(seq, ({_TOP})) ELSE seq END FROM feed"  # noqa: S608
+    # What was there before there were feeds has no name yet.
+    query = f"""
+        SELECT node, run, CASE open WHEN 1 THEN max(seq, ({_TOP})) ELSE seq END
+        FROM feed WHERE node <> ''
+    """  # noqa: S608 - constants
     return {feed_name(node, run): seq for node, run, seq in connection.execute(query)}
 
 
@@ -199,7 +203,10 @@ def _take_in(connection: Connection, record: Record, place: Place, now: int) -> 
     if _counts(connection, record, standing, now):
         if elsewhere:
             records.leave(connection, record.kind, record.id, standing.place)
-        records.put(connection, record, place)
+        # In one feed a thing only moves towards the end: a place that comes by a slower way is not
+        # to bring it back before what somebody holds already.
+        later = not elsewhere and standing.place.seq > place.seq
+        records.put(connection, record, standing.place if later else place)
         return True
     if elsewhere:
         records.leave(connection, record.kind, record.id, place)
@@ -215,7 +222,7 @@ def _counts(connection: Connection, record: Record, standing: Standing, now: int
     if new != old:
         return new > old
     known = records.get(connection, record.kind, record.id)
-    if known is None or record.digest != known.digest:
-        return known is None or record.digest > known.digest
+    if known is None or record.rank != known.rank:
+        return known is None or record.rank > known.rank
     # The same telling; somebody has dropped it. Before its time that is his affair.
     return record.body is None and known.body is not None and record.expired(now)
