@@ -60,9 +60,9 @@ class MakeNode(Protocol):
     """What the `node` fixture gives."""
 
     async def __call__(
-        self, host: Host, *flags: str, name: str = ..., start: bool = ...
+        self, host: Host | None, *flags: str, name: str = ..., start: bool = ...
     ) -> Daemon:
-        """Make a daemon on a host; all that a test makes share a secret."""
+        """Make a daemon on a host, or on this machine; all that a test makes share a secret."""
 
 
 @pytest_asyncio.fixture
@@ -71,9 +71,9 @@ async def node(tmp_path: Path) -> AsyncIterator[MakeNode]:
     secret = ClusterSecret.new_text()
     made: list[Daemon] = []
 
-    async def make(host: Host, *flags: str, name: str = "", start: bool = True) -> Daemon:
+    async def make(host: Host | None, *flags: str, name: str = "", start: bool = True) -> Daemon:
         one = Daemon(
-            tmp_path / (name or host.name),
+            tmp_path / (name or (host.name if host else "node")),
             NO_ENGINE,
             ("--listen-address", "0.0.0.0", "--queue-size", "1000000", *flags),
             env={"CONTAINER_MANAGER_SECRET": secret},
