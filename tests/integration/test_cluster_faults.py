@@ -90,7 +90,7 @@ async def _rounds(network: MakeNetwork, node: MakeNode, number: int) -> None:
     for n in range(number):
         fault = FAULTS[n % len(FAULTS)]
         since = datetime.now(UTC).isoformat()
-        loads = [Load(one, rng).start() for one in nodes]
+        loads = [Load(one, random.Random(rng.random())).start() for one in nodes]
         await fault(net, rng)
         await net.heal()
         of_round: dict[str, str] = {}
