@@ -122,11 +122,22 @@ class Undo:
                     print(f"Cleaning up: {error}. By hand: {by_hand}", file=sys.stderr)
 
 
-def call(command: Sequence[str], env: Mapping[str, str] | None = None) -> int:
-    """Run a command in the foreground; when interrupted, let it clean up after itself."""
+def call(
+    command: Sequence[str],
+    env: Mapping[str, str] | None = None,
+    meanwhile: Callable[[], object] = lambda: None,
+) -> int:
+    """Run a command in the foreground, and see to something else every now and then.
+
+    When interrupted, let it clean up after itself.
+    """
     child = subprocess.Popen(command, cwd=ROOT, env=env)
     try:
-        return child.wait()
+        while True:
+            try:
+                return child.wait(0.5)
+            except subprocess.TimeoutExpired:
+                meanwhile()
     except SystemExit:
         # The terminal has told the whole group of a Ctrl-C: twice would cut its own cleaning up.
         told = SIGNALS.received == signal.SIGINT and sys.stdin.isatty()
@@ -644,7 +655,7 @@ def registry_ready(undo: Undo, command: str) -> str:
     return address
 
 
-ON_PODMAN = "pytest on Podman"
+PYTEST, UNIT_TESTS, ON_PODMAN = "pytest", "pytest tests/unit", "pytest on Podman"
 # What is asked of an engine is run against Podman, too. Left out is what needs no engine, or only
 # one that is away; what tries the tests' own tools; what compares with Docker's own client; the
 # long tests of pulls, of which others have some; of matrices and of what takes long, what is the
@@ -729,13 +740,97 @@ def podman_ready(undo: Undo, command: str) -> Server:
     return engine
 
 
+class Aside:
+    """Steps that run one after the other beside those in the foreground, and are shown after them.
+
+    Most tests wait for something most of the time, so two at a time take little longer than one.
+    """
+
+    def __init__(self, undo: Undo, steps: Mapping[str, tuple[Sequence[str], Mapping[str, str]]]):
+        """Begin with the first one."""
+        self.verdicts: dict[str, str] = {}
+        self._directory = work_directory(undo)
+        self._left = dict(steps)
+        self._child: subprocess.Popen[bytes] | None = None
+        self._name, self._began = "", 0.0
+        undo.add(self._end, "kill the tests that are left")
+        self.look()
+
+    def look(self) -> bool:
+        """See whether a step has ended, and begin the next; whether there is still one."""
+        if self._child is not None:
+            if (code := self._child.poll()) is None:
+                return True
+            self._child = None
+            self.verdicts[self._name] = _verdict(self._name, code, self._began)
+        if not self._left:
+            return False
+        self._name = next(iter(self._left))
+        self._began = time.monotonic()
+        command, env = self._left.pop(self._name)
+        with SIGNALS.held(), self._log(self._name).open("wb") as out:
+            self._child = subprocess.Popen(
+                command, cwd=ROOT, env=env, stdout=out, stderr=subprocess.STDOUT, process_group=0
+            )
+        return True
+
+    def finish(self) -> None:
+        """Wait for the last one, and show what they have said."""
+        while self.look():
+            time.sleep(0.2)
+        for name in self.verdicts:
+            print(f"\n=== {name}", flush=True)
+            sys.stdout.buffer.write(self._log(name).read_bytes())
+            sys.stdout.buffer.flush()
+
+    def _log(self, name: str) -> Path:
+        return self._directory / name.replace("/", "-").replace(" ", "-")
+
+    def _end(self) -> None:
+        if self._child is not None:
+            _end(self._child, signal.SIGINT, 60)
+
+
+def _verdict(name: str, code: int, began: float) -> str:
+    verdict = "ok" if code == 0 else "FAILED"
+    return f"{name}: {verdict}, {time.monotonic() - began:.1f} s"
+
+
+def steps_beside(
+    undo: Undo, steps: Mapping[str, Sequence[str]], env: dict[str, str], results: dict[str, str]
+) -> dict[str, tuple[Sequence[str], Mapping[str, str]]]:
+    """Give the steps that run beside the tests in the foreground, with their environment.
+
+    What cannot be run is told in `results`.
+    """
+    beside: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {}
+    if UNIT_TESTS in steps:
+        beside[UNIT_TESTS] = steps[UNIT_TESTS], env
+    if ON_PODMAN in steps:
+        podman = which("podman") if os.geteuid() == 0 else None
+        if not podman:
+            results[ON_PODMAN] = f"{ON_PODMAN}: left out, since it needs root and Podman"
+            return beside
+        try:
+            url = podman_ready(undo, podman).url
+        except ProblemError as problem:  # the other steps' verdicts are told all the same
+            print(*problem.args, sep="\n", file=sys.stderr)
+            results[ON_PODMAN] = f"{ON_PODMAN}: FAILED, Podman does not start"
+        else:
+            own = {**env, "CONTAINER_MANAGER_TEST_ENGINE": url}
+            beside[ON_PODMAN] = steps[ON_PODMAN], own
+    return beside
+
+
 def run_steps(steps: Mapping[str, Sequence[str]]) -> int:
     """Run commands with a real engine and registry at hand, all of them, and sum up."""
     environment(dev=True)
     wanted = {"docker-registry": "docker-registry", "ip": "iproute2", "curl": "curl"}
     wanted["systemd-analyze"] = "systemd"  # the package starts nothing
+    if os.geteuid() == 0:
+        wanted["iptables"] = "iptables"
     if ON_PODMAN in steps and os.geteuid() == 0:
-        wanted |= {name: name for name in ("podman", "netavark", "aardvark-dns", "iptables")}
+        wanted |= {name: name for name in ("podman", "netavark", "aardvark-dns")}
     also = [package for command, package in wanted.items() if not which(command)]
     also += [] if static_busybox() else ["busybox-static"]
     if also and not which("apt-get"):
@@ -747,21 +842,20 @@ def run_steps(steps: Mapping[str, Sequence[str]]) -> int:
         registry = which("docker-registry")
         if registry:
             env["CONTAINER_MANAGER_TEST_REGISTRY"] = registry_ready(undo, registry)
-        podman = which("podman") if os.geteuid() == 0 else None
+        beside = steps_beside(undo, steps, env, results)
+        aside = None
         for name, command in steps.items():
-            print(f"\n=== {name}")
-            began = time.monotonic()
-            if name == ON_PODMAN and not podman:
-                results[name] = f"{name}: left out, since it needs root and Podman"
+            if name in beside or name in results:
                 continue
-            try:
-                if name == ON_PODMAN and podman:
-                    env["CONTAINER_MANAGER_TEST_ENGINE"] = podman_ready(undo, podman).url
-                verdict = "ok" if call(command, env) == 0 else "FAILED"
-            except ProblemError as problem:  # the other steps' verdicts are told all the same
-                print(*problem.args, sep="\n", file=sys.stderr)
-                verdict = "FAILED"
-            results[name] = f"{name}: {verdict}, {time.monotonic() - began:.1f} s"
+            if name == PYTEST:
+                aside = Aside(undo, beside)
+            print(f"\n=== {name}", flush=True)
+            began = time.monotonic()
+            code = call(command, env, aside.look if aside else lambda: None)
+            results[name] = _verdict(name, code, began)
+        aside = aside or Aside(undo, beside)
+        aside.finish()
+        results |= aside.verdicts
     print("\nSummary", *results.values(), sep="\n  ")
     return int(any(": FAILED, " in result for result in results.values()))
 
@@ -779,7 +873,8 @@ def steps_of(command: str, extra: Sequence[str]) -> dict[str, list[str]]:
         "ruff check": [str(tools / "ruff"), "check", "."],
         "mypy": [str(tools / "mypy")],
         "lint-imports": [str(tools / "lint-imports")],
-        "pytest": [*pytest, *extra],
+        PYTEST: [*pytest, *([] if named else ["tests/integration", "tests/bench"]), *extra],
+        **({} if named else {UNIT_TESTS: [*pytest, "tests/unit", *extra]}),
         ON_PODMAN: [*pytest, *([] if named else PODMAN_TESTS), *extra],
     }
 

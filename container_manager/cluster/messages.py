@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from container_manager.cluster.frames import FrameError
+from container_manager.cluster.signing import is_proof
 from container_manager.cluster.sync import (
     Batch,
     Control,
@@ -32,7 +33,6 @@ _FEED = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{16}", re.ASCII)
 _NODE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _MAX_KIND = 64
 _MAX_ID = 255
-_SIGNATURE = 96
 _DIGEST = 32
 
 
@@ -123,7 +123,7 @@ def _read(said: Any) -> Entry:
     _check(type(id_) is bytes and 0 < len(id_) <= _MAX_ID)
     _check(type(writer) is str and _NODE.fullmatch(writer) is not None)
     _check(expires_at is None or type(expires_at) is int)
-    _check(type(signature) is bytes and len(signature) == _SIGNATURE)
+    _check(type(signature) is bytes and is_proof(signature))
     if body is None:
         _check(type(digest) is bytes and len(digest) == _DIGEST)
     else:

@@ -83,34 +83,31 @@ def own_feed(connection: Connection, node: str, run: str) -> OwnFeed:
 def begin_own(connection: Connection, feed: OwnFeed) -> None:
     """Note that a run has begun, in the transaction of its first writing."""
     node, _, run = feed.name.partition(".")
-    # How far a run has come is not written down at each of its commits.
-    connection.execute(
-        """
-        UPDATE feed SET seq = max(seq,
-            coalesce((SELECT max(seq) FROM job WHERE feed = feed.id), 0),
-            coalesce((SELECT max(seq) FROM record WHERE feed = feed.id), 0),
-            coalesce((SELECT max(seq) FROM husk WHERE feed = feed.id), 0)
-        ) WHERE node = ?
-        """,
-        (node,),
-    )
-    connection.execute(
-        "INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?)", (feed.id, node, run, feed.seq)
-    )
+    connection.execute(f"UPDATE feed SET seq = max(seq, ({_TOP})), open = 0 WHERE open = 1")  # noqa: S608
+    begun = (feed.id, node, run, feed.seq, 1)
+    connection.execute("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, ?)", begun)
 
 
 def meet(connection: Connection, feed: str) -> None:
     """Know of a feed before anything of it has come: from now on there is somebody to tell."""
-    query = "INSERT OR IGNORE INTO feed VALUES (NULL, ?, ?, 0)"
+    query = "INSERT OR IGNORE INTO feed VALUES (NULL, ?, ?, 0, 0)"
     connection.execute(query, tuple(feed.split(".", 1)))
 
 
+_TOP = """
+    SELECT max(
+        coalesce((SELECT max(seq) FROM job WHERE feed = feed.id), 0),
+        coalesce((SELECT max(seq) FROM record WHERE feed = feed.id), 0),
+        coalesce((SELECT max(seq) FROM husk WHERE feed = feed.id), 0)
+    )
+"""
+"""The last place of a feed at which something stands."""
+
+
 def vector(connection: Connection) -> dict[str, int]:
-    """Up to where each feed is held; of this run's own, at least up to there."""
-    return {
-        feed_name(node, run): seq
-        for node, run, seq in connection.execute("SELECT node, run, seq FROM feed")
-    }
+    """Up to where each feed is held."""
+    query = f"SELECT node, run, CASE open WHEN 1 THEN max(seq, ({_TOP})) ELSE seq END FROM feed"  # noqa: S608
+    return {feed_name(node, run): seq for node, run, seq in connection.execute(query)}
 
 
 def entries(connection: Connection, feed: str, after: int, limit: int) -> tuple[list[Entry], bool]:
@@ -163,14 +160,10 @@ def merge(
 
 def parts(connection: Connection) -> dict[str, int]:
     """The last places of feeds at which something stands beyond what is held of them."""
-    query = """
-        SELECT node, run, top FROM (
-            SELECT node, run, seq, max(
-                coalesce((SELECT max(seq) FROM job WHERE feed = feed.id), 0),
-                coalesce((SELECT max(seq) FROM record WHERE feed = feed.id), 0)
-            ) AS top FROM feed
-        ) WHERE top > seq
-    """
+    query = f"""
+        SELECT node, run, top FROM (SELECT node, run, seq, open, ({_TOP}) AS top FROM feed)
+        WHERE top > seq AND NOT open
+    """  # noqa: S608 - constants
     return {feed_name(node, run): top for node, run, top in connection.execute(query)}
 
 
@@ -200,7 +193,7 @@ def _take_in(connection: Connection, record: Record, place: Place, now: int) -> 
     """Merge one record that stands at `place`; whether it counts from now on."""
     standing = records.find(connection, record.kind, record.id)
     if standing is None:
-        records.put(connection, record, place)
+        records.put(connection, record, place, first=True)
         return True
     elsewhere = standing.place.feed != place.feed
     if _counts(connection, record, standing, now):

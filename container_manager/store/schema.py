@@ -52,16 +52,18 @@ MIGRATIONS = (
     # What nodes tell each other. A feed is what one run of one node has written, in order; each row
     # stands at one place of one feed, and a husk marks a place that it stood at before. Of a job
     # that was dropped a record without a body stays for a while. What was there before there were
-    # feeds belongs to the first one that is opened.
+    # feeds belongs to the first one that is opened. How far the open feed, that of this store's own
+    # last run, has come is not noted at each commit: its rows tell.
     """
     CREATE TABLE feed (
         id   INTEGER PRIMARY KEY,
         node TEXT NOT NULL,
         run  TEXT NOT NULL,
         seq  INTEGER NOT NULL CHECK (seq >= 0),
+        open INTEGER NOT NULL DEFAULT 0 CHECK (open IN (0, 1)),
         UNIQUE (node, run)
     ) STRICT;
-    INSERT INTO feed SELECT 1, '', '', count(*) FROM job;
+    INSERT INTO feed SELECT 1, '', '', count(*), 1 FROM job;
 
     ALTER TABLE job ADD COLUMN feed INTEGER NOT NULL DEFAULT 1 REFERENCES feed (id);
     ALTER TABLE job ADD COLUMN seq INTEGER NOT NULL DEFAULT 0;

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import Any
 
 import orjson
@@ -93,6 +94,7 @@ class Cluster:
         self._name = name
         self._database = database
         self._feed = feed
+        self._host = ""
         self._port = 0
         self._engine: dict[str, Any] | None = None
         identity = Identity.from_key(private_key, secret)
@@ -117,6 +119,7 @@ class Cluster:
         Raises:
             OSError: it cannot be listened there.
         """
+        self._host = host
         self._port = await self.peers.listen(host, port)
         for record in self._database.read(lambda c: records.of_kind(c, NODE)):
             if record.writer != self._node:
@@ -188,6 +191,9 @@ class Cluster:
         )
 
     def _addresses(self) -> tuple[str, ...]:
+        """Where other nodes can call."""
+        if not ip_address(self._host).is_unspecified:
+            return (_address(self._host, self._port),)
         chosen = interfaces.choose(interfaces.look())
         return tuple(
             _address(str(one.ip), self._port)

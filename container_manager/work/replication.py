@@ -39,6 +39,7 @@ from container_manager.record import Entry, Record
 from container_manager.store import feeds
 from container_manager.store.database import Connection, Database
 from container_manager.store.feeds import OwnFeed, feed_name
+from container_manager.store.records import Place
 
 TICK = 1.0
 """Seconds between two looks at what is missing where."""
@@ -140,7 +141,7 @@ class Replication:
         """See to what is missing where, for ever."""
         while True:
             await asyncio.sleep(TICK)
-            for peer, message in self._sync.tick(time.monotonic()):
+            for peer, message in list(self._sync.tick(time.monotonic())):
                 if isinstance(message, Adopt):
                     await self._adopt(message.feed)
                 elif (state := self._peers.get(peer)) is not None:
@@ -158,21 +159,28 @@ class Replication:
             state.wake.set()
 
     async def _send(self, peer: str, state: _Peer) -> None:
-        link = state.link
+        link, ready = state.link, None
         with suppress(LinkClosed):
             while True:
                 state.wake.clear()
                 while state.outbox:
                     await link.send(*messages.encode(state.outbox.popleft()))
                 if (due := self._sync.next_batch(peer)) is None:
-                    await state.wake.wait()
-                    continue
-                feed, after = due
-                held = self._sync.holds[feed]
-                entries, whole = await self._database.scan(partial(self._read, feed, after))
-                batch = self._sync.batch(peer, feed, after, entries, held=held, whole=whole)
-                if batch is not None:
-                    await link.send(*messages.encode(batch))
+                    if ready is None:
+                        await state.wake.wait()
+                        continue
+                    reading = None
+                else:
+                    feed, after = due
+                    held = self._sync.holds[feed]
+                    reading = self._database.scan(partial(self._read, feed, after))
+                # While one is sent the next one is read.
+                if ready is not None:
+                    await link.send(*messages.encode(ready))
+                    ready = None
+                if reading is not None:
+                    entries, whole = await reading
+                    ready = self._sync.batch(peer, feed, after, entries, held=held, whole=whole)
 
     def _read(self, feed: str, after: int, connection: Connection) -> tuple[list[Entry], bool]:
         found, whole = feeds.entries(connection, feed, after, BATCH)
@@ -182,7 +190,8 @@ class Replication:
             if number and size > BATCH_BYTES:
                 found, whole = found[:number], False
                 break
-        return [Entry(one.seq, self._signer.signed(one.record)) for one in found], whole
+        signed = self._signer.signed([entry.record for entry in found])
+        return [Entry(one.seq, record) for one, record in zip(found, signed, strict=True)], whole
 
     # -- in ------------------------------------------------------------------------------------
 
@@ -247,10 +256,16 @@ class Replication:
             closing.add_done_callback(lambda _: None)
 
     async def _adopt(self, feed: str) -> None:
-        places = self._feed.next_places(ADOPTED)
+        adopted = ADOPTED
         with suppress(StorageUnavailable):
-            await self._database.write(lambda c: feeds.adopt(c, feed, places))
-            self._feed.committed(places[-1].seq)
+            while adopted == ADOPTED:
+                places = self._feed.next_places(ADOPTED)
+                adopted = await self._database.write(partial(_adopt, feed, places))
+                self._feed.committed(places[-1].seq)
+
+
+def _adopt(feed: str, places: list[Place], connection: Connection) -> int:
+    return feeds.adopt(connection, feed, places)
 
 
 def _all_genuine(records: list[Record]) -> bool:
