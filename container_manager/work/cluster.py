@@ -226,17 +226,15 @@ class Cluster:
         """Whether a node can be asked now."""
         if node == self._node:
             return True
-        member = self.peers.members.get(node)
-        return member is not None and member.linked and member.state(time.monotonic()) == ALIVE
+        member = self.peers.member(node)
+        return member.linked and member.state(time.monotonic()) == ALIVE
 
     def heard(self, node: str) -> float | None:
         """Seconds since the last word of a node; None where there was none since the start."""
         if node == self._node:
             return 0.0
-        member = self.peers.members.get(node)
-        if member is None or member.heard is None:
-            return None
-        return max(0.0, time.monotonic() - member.heard)
+        heard = self.peers.member(node).heard
+        return None if heard is None else max(0.0, time.monotonic() - heard)
 
     async def ask(self, node: str, method: str, params: dict[str, Any]) -> Any:
         """Have another node do something; its answer.
