@@ -88,3 +88,5 @@ class Entry:
 
     seq: int
     record: Record
+    home: tuple[str, int] | None = None
+    """The name of the feed and the place where the record stands by now, if that is elsewhere."""

@@ -112,11 +112,13 @@ def _entry(entry: Entry) -> tuple[Any, ...]:
         record.body,
         record.signature,
         record.digest_of_dropped,
+        entry.home,
     )
 
 
 def _read(said: Any) -> Entry:
     seq, kind, id_, epoch, revision, writer, expires_at, body, signature, digest = said[:10]
+    home = said[10] if len(said) > 10 else None
     _counts(seq, epoch, revision)
     _check(seq >= 1 and revision >= 1)
     _check(type(kind) is str and 0 < len(kind) <= _MAX_KIND)
@@ -129,7 +131,11 @@ def _read(said: Any) -> Entry:
     else:
         _check(type(body) is bytes and digest is None)
     record = Record(kind, id_, epoch, revision, writer, expires_at, body, signature, digest)
-    return Entry(seq, record)
+    if home is None:
+        return Entry(seq, record)
+    feed, place = home[:2]
+    _counts(place)
+    return Entry(seq, record, (_named(feed), place))
 
 
 def _named(feed: Any) -> str:

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -198,7 +198,8 @@ class Replication:
                 found, whole = found[:number], False
                 break
         signed = self._signer.signed([entry.record for entry in found])
-        return [Entry(one.seq, record) for one, record in zip(found, signed, strict=True)], whole
+        both = zip(found, signed, strict=True)
+        return [replace(entry, record=record) for entry, record in both], whole
 
     # -- in ------------------------------------------------------------------------------------
 
