@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -104,6 +104,8 @@ class Replication:
         self._told = told
         self._other = other
         self._peers: dict[str, _Peer] = {}
+        self.knows_itself = asyncio.Event()
+        """Set once a peer has been met that has nothing of this node's own that it lacks."""
         holds = database.read(feeds.vector)
         holds[feed.name] = feed.seq
         self._sync = Sync(node, holds, database.read(feeds.parts))
@@ -128,6 +130,7 @@ class Replication:
             await self._database.write(lambda connection: feeds.meet(connection, met))
         state = self._peers[peer] = _Peer(link)
         self._sync.linked(peer, messages.vector(link.peer.vector), time.monotonic())
+        self._look_at_itself()
         sending = asyncio.create_task(self._send(peer, state), name=f"replication-to-{peer}")
         try:
             await self._receive(peer, state)
@@ -136,6 +139,10 @@ class Replication:
             await asyncio.gather(sending, return_exceptions=True)
             del self._peers[peer]
             self._sync.unlinked(peer)
+
+    def _look_at_itself(self) -> None:
+        if not self.knows_itself.is_set() and self._sync.knows_itself():
+            self.knows_itself.set()
 
     async def run(self) -> None:
         """See to what is missing where, for ever."""
@@ -191,7 +198,8 @@ class Replication:
                 found, whole = found[:number], False
                 break
         signed = self._signer.signed([entry.record for entry in found])
-        return [Entry(one.seq, record) for one, record in zip(found, signed, strict=True)], whole
+        both = zip(found, signed, strict=True)
+        return [replace(entry, record=record) for entry, record in both], whole
 
     # -- in ------------------------------------------------------------------------------------
 
@@ -241,6 +249,7 @@ class Replication:
         def then(taken: list[Record], error: BaseException | None) -> None:
             if error is None:
                 answer = self._sync.merged(batch, time.monotonic())
+                self._look_at_itself()
                 if self._peers.get(peer) is state:
                     state.say(answer)
                 self._told(taken)
