@@ -130,6 +130,32 @@ def test_left_out_podman_is_told_and_one_that_does_not_start_is_a_failure(
     assert "b: ok" in said.out
 
 
+def test_end_to_end_is_left_out_where_there_is_no_compose_and_not_asked_for_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    env = {"CONTAINER_MANAGER_TEST_ENGINE": "unix:///some.sock"}
+    steps = run.steps_of("test", [])
+
+    def beside(results: dict[str, str]) -> object:
+        with run.Undo() as undo:
+            only = {run.E2E: steps[run.E2E]}
+            return run.steps_beside(undo, only, env, results).get(run.E2E)
+
+    docker = tmp_path / "docker"
+    docker.write_text("#!/bin/sh\nexit 1\n")  # of its plugins, too, it knows none
+    docker.chmod(0o755)
+    monkeypatch.setattr(run, "SEARCH_PATH", str(tmp_path))
+    told: dict[str, str] = {}
+    assert beside(told) is None
+    assert f"{run.E2E}: left out" in told[run.E2E]
+    for name, text in (("docker-compose", ""), ("docker", "#!/bin/sh\nexit 0\n")):
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+        assert beside({}) == (["./e2e_test.sh"], {**env, "DOCKER_HOST": "unix:///some.sock"})
+        (tmp_path / "docker-compose").unlink()
+    assert run.E2E not in run.steps_of("test", ["tests/unit/test_run.py"])
+
+
 def test_ready_steps_sum_up_every_failure(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
