@@ -172,7 +172,8 @@ async def _serve(settings: Settings) -> int:
         stopping = _stop_signals()
         status = partial(_status, stopping, queue, active, engine)
         database.on_damage(stopping.set)
-        ledger.enqueue_waiting()
+        if cluster is None:
+            ledger.enqueue_waiting()
         runner = app.runner()
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -206,6 +207,8 @@ async def _serve(settings: Settings) -> int:
             if cluster is not None:
                 taking_part = cluster.run(mdns=settings.mdns, interfaces=settings.mdns_interface)
                 background.append(group.create_task(taking_part, name="cluster"))
+                resuming = _resume(cluster, ledger)
+                background.append(group.create_task(resuming, name="resumption"))
                 telling = _tell_of_engine(cluster, engine)
                 background.append(group.create_task(telling, name="introduction"))
             working = group.create_task(workers.run(), name="workers")
@@ -377,6 +380,13 @@ def _cluster(
     )
     containers.join(cluster)
     return cluster
+
+
+async def _resume(cluster: Cluster, ledger: Ledger) -> None:
+    """Go on with the jobs of earlier runs, once it is known how they stand."""
+    if not await cluster.reminded():
+        log.warning("no other node has answered: going on with what is on this disk")
+    ledger.enqueue_waiting()
 
 
 async def _tell_of_engine(cluster: Cluster, engine: Engine) -> None:

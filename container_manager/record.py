@@ -37,7 +37,8 @@ class Record:
     body: bytes | None
     """None once it has been dropped: then it only keeps older tellings from counting again."""
     signature: bytes | None = None
-    """Its writer's public key and signature; None while it is with nobody but its writer."""
+    """The proof that its writer has written it so (see `cluster.signing`); None while it is with
+    nobody but its writer."""
     digest_of_dropped: bytes | None = None
     """The digest of the body that has been dropped."""
 
@@ -87,3 +88,5 @@ class Entry:
 
     seq: int
     record: Record
+    home: tuple[str, int] | None = None
+    """The name of the feed and the place where the record stands by now, if that is elsewhere."""

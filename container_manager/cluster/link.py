@@ -41,8 +41,12 @@ from container_manager.cluster.wire import Wire
 
 HANDSHAKE = 5.0
 """Seconds that connecting, TLS and the hellos may take together."""
-SILENCE = 10.0
-"""Seconds without a byte after which the other side is taken for gone."""
+SILENCE = 5.0
+"""Seconds without a byte after which a link is given up.
+
+More than a process that is stopped for three seconds is silent. And no longer: when the network
+comes back, TCP waits as long again as it was away before it tries anew, and a new link does not.
+"""
 BEAT = 1.0
 """Seconds between pings."""
 
@@ -172,6 +176,7 @@ async def connect(
     hello: SayHello,
     *,
     admit: Admit | None = None,
+    connecting: float = HANDSHAKE,
     handshake: float = HANDSHAKE,
     silence: float = SILENCE,
     beat: float = BEAT,
@@ -183,6 +188,7 @@ async def connect(
         identity: this node's.
         hello: what to say of this node.
         admit: refuses by what the other side says of itself.
+        connecting: seconds of that until there is a connection.
         handshake: seconds that it may take in all.
         silence: seconds without a byte after which the link is closed.
         beat: seconds between pings.
@@ -195,7 +201,8 @@ async def connect(
     try:
         host, port = _host_and_port(address)
         async with asyncio.timeout(handshake):
-            await asyncio.get_running_loop().create_connection(lambda: wire, host, port)
+            async with asyncio.timeout(connecting):
+                await asyncio.get_running_loop().create_connection(lambda: wire, host, port)
             return await greet(
                 wire, identity, hello, dialled=True, admit=admit, silence=silence, beat=beat
             )
@@ -203,8 +210,11 @@ async def connect(
         await wire.gone()
         raise
     except TimeoutError:
-        what = "nothing was heard from" if wire.address else "no connection to"
-        error = LinkUnreachable(f"{what} {address} within {handshake:g} s")
+        if wire.address:
+            error = LinkUnreachable(f"nothing was heard from {address} within {handshake:g} s")
+        else:
+            limit = min(connecting, handshake)
+            error = LinkUnreachable(f"no connection to {address} within {limit:g} s")
         wire.cut(error)
         raise error from None
     except OSError as failed:

@@ -10,6 +10,7 @@ import re
 from typing import Any
 
 from container_manager.cluster.frames import FrameError
+from container_manager.cluster.signing import is_proof
 from container_manager.cluster.sync import (
     Batch,
     Control,
@@ -32,7 +33,6 @@ _FEED = re.compile(r"[0-9a-f]{32}\.[0-9a-f]{16}", re.ASCII)
 _NODE = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _MAX_KIND = 64
 _MAX_ID = 255
-_SIGNATURE = 96
 _DIGEST = 32
 
 
@@ -112,24 +112,30 @@ def _entry(entry: Entry) -> tuple[Any, ...]:
         record.body,
         record.signature,
         record.digest_of_dropped,
+        entry.home,
     )
 
 
 def _read(said: Any) -> Entry:
     seq, kind, id_, epoch, revision, writer, expires_at, body, signature, digest = said[:10]
+    home = said[10] if len(said) > 10 else None
     _counts(seq, epoch, revision)
     _check(seq >= 1 and revision >= 1)
     _check(type(kind) is str and 0 < len(kind) <= _MAX_KIND)
     _check(type(id_) is bytes and 0 < len(id_) <= _MAX_ID)
     _check(type(writer) is str and _NODE.fullmatch(writer) is not None)
     _check(expires_at is None or _is_count(expires_at))
-    _check(type(signature) is bytes and len(signature) == _SIGNATURE)
+    _check(type(signature) is bytes and is_proof(signature))
     if body is None:
         _check(type(digest) is bytes and len(digest) == _DIGEST)
     else:
         _check(type(body) is bytes and digest is None)
     record = Record(kind, id_, epoch, revision, writer, expires_at, body, signature, digest)
-    return Entry(seq, record)
+    if home is None:
+        return Entry(seq, record)
+    feed, place = home[:2]
+    _counts(place)
+    return Entry(seq, record, (_named(feed), place))
 
 
 def _named(feed: Any) -> str:

@@ -17,14 +17,20 @@ from dataclasses import dataclass, field
 import structlog
 
 from container_manager.cluster.certificates import Identity
-from container_manager.cluster.errors import LinkError, LinkRefused
+from container_manager.cluster.errors import BROKEN_OFF, BUSY, SILENT, LinkError, LinkRefused
 from container_manager.cluster.hello import Hello
-from container_manager.cluster.link import Link, SayHello, connect
+from container_manager.cluster.link import HANDSHAKE, Link, SayHello, connect
 from container_manager.cluster.listener import Listener
 from container_manager.cluster.members import Member
 
 FIRST_PAUSE = 0.2
 LONGEST_PAUSE = 15.0
+SHORT_PAUSE, LATELY = 1.0, 600.0
+"""The longest pause between two calls of a node that was heard or told of in so many seconds: when
+a network comes back, there are links again as soon as that."""
+CONNECTING = 2.0
+"""Seconds that a connection to an address may take. TCP tries for the second time after one second
+and for the third time after three, when it is better to begin anew."""
 YIELD = 1.0
 """Seconds that the node with the higher id leaves the other one to dial, when both have just seen
 each other."""
@@ -35,6 +41,8 @@ TWICE = 3.0
 
 DUPLICATE, CLONED = "duplicate", "cloned"
 """Kinds of refusals."""
+PASSING = frozenset({DUPLICATE, BROKEN_OFF, BUSY, SILENT})
+"""Refusals that may be over at the next call."""
 
 log = structlog.get_logger()
 
@@ -46,6 +54,9 @@ class _Target:
     addresses: tuple[str, ...]
     node: str | None = None
     """Which one, as far as it is known."""
+    since: float = field(default_factory=time.monotonic)
+    """When it was told of, by `time.monotonic`."""
+    connecting: float = CONNECTING
     news: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when it is worth while to dial at once."""
 
@@ -77,7 +88,8 @@ class Peers:
         """How many links were refused, by the kind of refusal."""
         self._serving: dict[str, asyncio.Task[None]] = {}
         self._tasks: set[asyncio.Task[None]] = set()
-        self._static = [_Target((address,)) for address in static]
+        # A name may stand for several addresses, which share the time.
+        self._static = [_Target((address,), connecting=HANDSHAKE) for address in static]
         self._found: dict[str, _Target] = {}
         self._logged: dict[str, str] = {}
         self._listener = Listener(
@@ -147,8 +159,12 @@ class Peers:
             )
 
     def member(self, node: str) -> Member:
-        """What is known of a node."""
-        return self.members.get(node) or Member(node)
+        """What is known of a node, as of now."""
+        if (member := self.members.get(node)) is None:
+            return Member(node)
+        if (link := self.links.get(node)) is not None:
+            member.heard = max(member.heard or 0.0, link.heard())
+        return member
 
     def linked(self, node: str) -> bool:
         """Whether there is a link with a node, of which something was heard lately."""
@@ -181,10 +197,19 @@ class Peers:
             target.node = hello.node
             self._admit(hello)
 
+        longest = self._longest_pause(target)
         for address in target.addresses:
             try:
-                link = await connect(address, self._identity, self._hello, admit=admit)
+                link = await connect(
+                    address,
+                    self._identity,
+                    self._hello,
+                    admit=admit,
+                    connecting=target.connecting,
+                )
             except LinkRefused as error:
+                if error.kind not in PASSING:
+                    longest = LONGEST_PAUSE
                 if error.kind != DUPLICATE:
                     self._refused(address, error, target.node)
             except LinkError as error:
@@ -192,7 +217,12 @@ class Peers:
             else:
                 self._take(link)
                 return FIRST_PAUSE
-        return min(2 * pause, LONGEST_PAUSE)
+        return min(2 * pause, longest)
+
+    def _longest_pause(self, target: _Target) -> float:
+        member = self.members.get(target.node or "")
+        last = target.since if member is None else max(target.since, member.heard or 0.0)
+        return SHORT_PAUSE if time.monotonic() - last < LATELY else LONGEST_PAUSE
 
     # -- links ---------------------------------------------------------------------------------
 
@@ -249,13 +279,11 @@ class Peers:
         if before is not None:
             await asyncio.gather(before, return_exceptions=True)
         member = self._joined(link)
-        watching = asyncio.create_task(_watch(link, member))
         try:
             await self._serve(link)
         except Exception:
             log.exception("link broke", peer=link.peer.node)
         finally:
-            watching.cancel()
             await link.close()
             member.heard = max(member.heard or 0.0, link.heard())
             member.left = link.left
@@ -280,10 +308,3 @@ class Peers:
     def _served(self, peer: str, task: asyncio.Task[None]) -> None:
         if self._serving.get(peer) is task:
             del self._serving[peer]
-
-
-async def _watch(link: Link, member: Member) -> None:
-    """Note when a link was last heard of, for as long as it stands."""
-    while True:
-        member.heard = max(member.heard or 0.0, link.heard())
-        await asyncio.sleep(1.0)

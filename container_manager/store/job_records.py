@@ -55,8 +55,11 @@ def record(row: tuple[Any, ...]) -> Record:
     return Record(KIND, id_, epoch, revision, node, expires_at, body, signature)
 
 
-def put(connection: Connection, record: Record, place: Place) -> bool:
-    """Keep a job that another node has written; False where this version cannot read it."""
+def put(connection: Connection, record: Record, place: Place, *, first: bool) -> bool:
+    """Keep a job that another node has written; False where this version cannot read it.
+
+    With `first` nothing is kept of it yet.
+    """
     if (said := _read(record)) is None:
         return False
     *known, removal_due, output = said[:_KNOWN]
@@ -77,7 +80,8 @@ def put(connection: Connection, record: Record, place: Place) -> bool:
         ),
     )
     if output is None:
-        connection.execute("DELETE FROM output WHERE job_id = ?", (record.id,))
+        if not first:
+            connection.execute("DELETE FROM output WHERE job_id = ?", (record.id,))
     else:
         connection.execute("INSERT OR REPLACE INTO output VALUES (?, ?)", (record.id, output))
     return True

@@ -72,11 +72,16 @@ def of_kind(connection: Connection, kind: str) -> list[Record]:
     return [_record(row) for row in connection.execute(query, (kind,))]
 
 
-def put(connection: Connection, record: Record, place: Place) -> None:
-    """Keep a record at a place, instead of what was told of the thing before."""
+def put(connection: Connection, record: Record, place: Place, *, first: bool = False) -> None:
+    """Keep a record at a place, instead of what was told of the thing before.
+
+    With `first` nothing was.
+    """
     if record.kind == JOB:
-        if record.body is not None and job_records.put(connection, record, place):
-            connection.execute("DELETE FROM record WHERE kind = ? AND id = ?", (JOB, record.id))
+        if record.body is not None and job_records.put(connection, record, place, first=first):
+            if not first:
+                query = "DELETE FROM record WHERE kind = ? AND id = ?"
+                connection.execute(query, (JOB, record.id))
             return
         # Dropped, or written by a later version in a way that this one cannot read: then it is kept
         # and passed on, and shown by nodes that can.

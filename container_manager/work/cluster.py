@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
+from ipaddress import ip_address
 from typing import Any
 
 import orjson
@@ -30,6 +31,8 @@ from container_manager.work.replication import Replication, Told
 
 ANSWER_SECONDS = 30.0
 """Seconds that another node has for an answer."""
+REMINDING_SECONDS = 10.0
+"""Seconds that others have to tell a node at its start what it may have forgotten."""
 NODE = "node"
 """The kind of the records in which nodes say what they are."""
 
@@ -93,6 +96,7 @@ class Cluster:
         self._name = name
         self._database = database
         self._feed = feed
+        self._host = ""
         self._port = 0
         self._engine: dict[str, Any] | None = None
         identity = Identity.from_key(private_key, secret)
@@ -117,12 +121,29 @@ class Cluster:
         Raises:
             OSError: it cannot be listened there.
         """
+        self._host = host
         self._port = await self.peers.listen(host, port)
         for record in self._database.read(lambda c: records.of_kind(c, NODE)):
             if record.writer != self._node:
                 said = _said(record)
                 addresses = [one for one in said.get("addresses", ()) if type(one) is str]
                 self.peers.remembered(record.writer, addresses, str(said.get("name", "")))
+
+    async def reminded(self) -> bool:
+        """Wait until another node has told this one what it may have forgotten of itself.
+
+        A data directory that was put back from an older copy does not know of its later jobs, nor
+        that some of those it knows have ended since. Gives whether that can be ruled out; also
+        where no other node is known, or none answers in time.
+        """
+        if not self.peers.members:
+            return True
+        try:
+            async with asyncio.timeout(REMINDING_SECONDS):
+                await self._replication.knows_itself.wait()
+        except TimeoutError:
+            return False
+        return True
 
     async def run(self, *, mdns: bool, interfaces: Sequence[str]) -> None:
         """Take part until cancelled; then say goodbye."""
@@ -188,6 +209,9 @@ class Cluster:
         )
 
     def _addresses(self) -> tuple[str, ...]:
+        """Where other nodes can call."""
+        if not ip_address(self._host).is_unspecified:
+            return (_address(self._host, self._port),)
         chosen = interfaces.choose(interfaces.look())
         return tuple(
             _address(str(one.ip), self._port)
@@ -202,17 +226,15 @@ class Cluster:
         """Whether a node can be asked now."""
         if node == self._node:
             return True
-        member = self.peers.members.get(node)
-        return member is not None and member.linked and member.state(time.monotonic()) == ALIVE
+        member = self.peers.member(node)
+        return member.linked and member.state(time.monotonic()) == ALIVE
 
     def heard(self, node: str) -> float | None:
         """Seconds since the last word of a node; None where there was none since the start."""
         if node == self._node:
             return 0.0
-        member = self.peers.members.get(node)
-        if member is None or member.heard is None:
-            return None
-        return max(0.0, time.monotonic() - member.heard)
+        heard = self.peers.member(node).heard
+        return None if heard is None else max(0.0, time.monotonic() - heard)
 
     async def ask(self, node: str, method: str, params: dict[str, Any]) -> Any:
         """Have another node do something; its answer.

@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -104,6 +104,8 @@ class Replication:
         self._told = told
         self._other = other
         self._peers: dict[str, _Peer] = {}
+        self.knows_itself = asyncio.Event()
+        """Set once a peer has been met that has nothing of this node's own that it lacks."""
         holds = database.read(feeds.vector)
         holds[feed.name] = feed.seq
         self._sync = Sync(node, holds, database.read(feeds.parts))
@@ -128,6 +130,7 @@ class Replication:
             await self._database.write(lambda connection: feeds.meet(connection, met))
         state = self._peers[peer] = _Peer(link)
         self._sync.linked(peer, messages.vector(link.peer.vector), time.monotonic())
+        self._look_at_itself()
         sending = asyncio.create_task(self._send(peer, state), name=f"replication-to-{peer}")
         try:
             await self._receive(peer, state)
@@ -137,11 +140,15 @@ class Replication:
             del self._peers[peer]
             self._sync.unlinked(peer)
 
+    def _look_at_itself(self) -> None:
+        if not self.knows_itself.is_set() and self._sync.knows_itself():
+            self.knows_itself.set()
+
     async def run(self) -> None:
         """See to what is missing where, for ever."""
         while True:
             await asyncio.sleep(TICK)
-            for peer, message in self._sync.tick(time.monotonic()):
+            for peer, message in list(self._sync.tick(time.monotonic())):
                 if isinstance(message, Adopt):
                     await self._adopt(message.feed)
                 elif (state := self._peers.get(peer)) is not None:
@@ -159,21 +166,28 @@ class Replication:
             state.wake.set()
 
     async def _send(self, peer: str, state: _Peer) -> None:
-        link = state.link
+        link, ready = state.link, None
         with suppress(LinkClosed):
             while True:
                 state.wake.clear()
                 while state.outbox:
                     await link.send(*messages.encode(state.outbox.popleft()))
                 if (due := self._sync.next_batch(peer)) is None:
-                    await state.wake.wait()
-                    continue
-                feed, after = due
-                held = self._sync.holds[feed]
-                entries, whole = await self._database.scan(partial(self._read, feed, after))
-                batch = self._sync.batch(peer, feed, after, entries, held=held, whole=whole)
-                if batch is not None:
-                    await link.send(*messages.encode(batch))
+                    if ready is None:
+                        await state.wake.wait()
+                        continue
+                    reading = None
+                else:
+                    feed, after = due
+                    held = self._sync.holds[feed]
+                    reading = self._database.scan(partial(self._read, feed, after))
+                # While one is sent the next one is read.
+                if ready is not None:
+                    await link.send(*messages.encode(ready))
+                    ready = None
+                if reading is not None:
+                    entries, whole = await reading
+                    ready = self._sync.batch(peer, feed, after, entries, held=held, whole=whole)
 
     def _read(self, feed: str, after: int, connection: Connection) -> tuple[list[Entry], bool]:
         found, whole = feeds.entries(connection, feed, after, BATCH)
@@ -183,7 +197,9 @@ class Replication:
             if number and size > BATCH_BYTES:
                 found, whole = found[:number], False
                 break
-        return [Entry(one.seq, self._signer.signed(one.record)) for one in found], whole
+        signed = self._signer.signed([entry.record for entry in found])
+        both = zip(found, signed, strict=True)
+        return [replace(entry, record=record) for entry, record in both], whole
 
     # -- in ------------------------------------------------------------------------------------
 
@@ -233,6 +249,7 @@ class Replication:
         def then(taken: list[Record], error: BaseException | None) -> None:
             if error is None:
                 answer = self._sync.merged(batch, time.monotonic())
+                self._look_at_itself()
                 if self._peers.get(peer) is state:
                     state.say(answer)
                 self._told(taken)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from container_manager import node as identity
 from container_manager.job import Container, Job, Phase
 from container_manager.spec import Spec
-from container_manager.store import jobs
+from container_manager.store import feeds, jobs
 from container_manager.store.database import Database
 from container_manager.store.directory import DataDirectory
 from container_manager.store.schema import MIGRATIONS
@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from container_manager.store.database import Connection
+    from container_manager.store.feeds import OwnFeed
 
 NO_ENGINE = "unix:///nonexistent.sock"
 KEEP_ALL = ("--retain-jobs", "10000000", "--retain-age", "10y")
 """Flags by which the daemon deletes nothing of such a past."""
+
+TEN_YEARS = 10 * 365 * 86_400 * 1_000_000
+"""As `KEEP_ALL` has it, in microseconds."""
 
 CHUNK = 20_000
 """Jobs in one transaction while the store is filled."""
@@ -38,24 +42,28 @@ async def fill(data_dir: Path, finished: int, waiting: int) -> list[str]:
     """
     directory = DataDirectory(data_dir)
     key = directory.secret("node.key", identity.new_key)
-    past = _Past(identity.Node.from_key(key, directory.home).id, finished + waiting)
+    node = identity.Node.from_key(key, directory.home).id
+    past = _Past(node, finished + waiting)
     database = Database(directory.database, MIGRATIONS)
+    feed = database.read(lambda connection: feeds.own_feed(connection, node, "0" * 16))
+    database.begin_with(lambda connection: feeds.begin_own(connection, feed))
     ids: list[str] = []
     try:
         for done in range(0, finished, CHUNK):
             made = [past.finished() for _ in range(min(CHUNK, finished - done))]
             ids += [job.id for job in made]
-            await database.write(partial(_insert, made))
-        await database.write(partial(_insert, [past.waiting() for _ in range(waiting)]))
+            await database.write(partial(_insert, feed, made))
+        await database.write(partial(_insert, feed, [past.waiting() for _ in range(waiting)]))
     finally:
         await database.close()
         directory.close()
     return ids
 
 
-def _insert(made: list[Job], connection: Connection) -> None:
+def _insert(feed: OwnFeed, made: list[Job], connection: Connection) -> None:
     for job in made:
-        assert jobs.insert(connection, jobs.row(job))
+        expires_at = job.updated_at + TEN_YEARS if job.done else None
+        assert jobs.insert(connection, jobs.row(job, feed.next_place(), expires_at))
 
 
 class _Past:

@@ -20,6 +20,8 @@ from tests.support.waiting import eventually
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from tests.support.netns import Host
+
 ROOT = Path(__file__).resolve().parents[2]
 COMMAND = (sys.executable, "-m", "container_manager")
 CRASHING = (sys.executable, "-m", "tests.support.crashing", "--")
@@ -59,13 +61,16 @@ class Daemon:
         command: Sequence[str] = COMMAND,
         env: Mapping[str, str] | None = None,
         port: int | None = None,
+        host: Host | None = None,
     ) -> None:
+        """Describe it; `host` is where it runs, of a network of the test's own."""
         self.data_dir = data_dir
         self.docker_host = docker_host
         self.flags = list(flags)
         self.command = list(command)
         self.env = dict(env or {})
         self.port = port or free_port()
+        self.host = host
         self.url = f"http://127.0.0.1:{self.port}"
         self.log_path = data_dir.parent / f"{data_dir.name}.log"
         self.process: asyncio.subprocess.Process | None = None
@@ -99,7 +104,8 @@ class Daemon:
                 cwd=self.log_path.parent,
                 env=self._environment(),
             )
-        self._session = aiohttp.ClientSession(self.url)
+        connector = None if self.host is None else self.host.connector()
+        self._session = aiohttp.ClientSession(self.url, connector=connector)
         try:
             await eventually(lambda: self._answers("/livez"), timeout)
             if wait_ready:
@@ -205,7 +211,10 @@ class Daemon:
         return self._session
 
     def _command_line(self) -> list[str]:
+        # It becomes the daemon, so that signals reach that.
+        there = () if self.host is None else ("ip", "netns", "exec", self.host.namespace)
         return [
+            *there,
             *self.command,
             *("--listen-address", "127.0.0.1", "--port", str(self.port)),
             *("--data-dir", str(self.data_dir), "--docker-host", self.docker_host),
