@@ -59,7 +59,7 @@ from container_manager.store.sealing import Seal
 from container_manager.systemd import ServiceManager
 from container_manager.work.active import ActiveJobs
 from container_manager.work.attempt import Deployer
-from container_manager.work.cluster import Cluster, Standing, alone
+from container_manager.work.cluster import Cluster, Standing, alone, once_caught_up
 from container_manager.work.ledger import Ledger
 from container_manager.work.outcomes import Outcomes
 from container_manager.work.queue import JobQueue
@@ -141,6 +141,7 @@ async def _serve(settings: Settings) -> int:
             age=retain,
             jobs=settings.retain_jobs,
         )
+        ledger.when_brought_back = lambda job: tracker.touch(job.id)
         watcher = Watcher(engine, look=tracker.look_at_everything, hint=tracker.hint)
         metrics = Metrics(ledger, queue, slots, pulls, workers, engine)
 
@@ -200,7 +201,7 @@ async def _serve(settings: Settings) -> int:
                     name="service-manager",
                 ),
                 group.create_task(watcher.run(), name="watcher"),
-                group.create_task(tracker.run(), name="tracker"),
+                group.create_task(once_caught_up(cluster, tracker.run), name="tracker"),
                 group.create_task(retention.run(), name="retention"),
             ]
             if cluster is not None:
@@ -208,7 +209,7 @@ async def _serve(settings: Settings) -> int:
                 background.append(group.create_task(taking_part, name="cluster"))
                 telling = _tell_of_engine(cluster, engine)
                 background.append(group.create_task(telling, name="introduction"))
-            working = group.create_task(workers.run(), name="workers")
+            working = group.create_task(once_caught_up(cluster, workers.run), name="workers")
             await stopping.wait()
             log.info("stopping", deploying=len(active))
             service_manager.notify("STOPPING=1", f"STATUS={status()}")

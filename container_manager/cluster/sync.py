@@ -190,6 +190,15 @@ class Sync:
         """Up to where a linked peer holds a feed, as far as it has said so."""
         return self._peers[peer].holds.get(feed, 0)
 
+    def told_by_peers(self) -> dict[str, int]:
+        """What linked peers hold of this node's own feeds, and of theirs."""
+        told: dict[str, int] = {}
+        for name, peer in self._peers.items():
+            for feed, upto in peer.holds.items():
+                if self._is_mine(feed) or _writer(feed) == name:
+                    told[feed] = max(told.get(feed, 0), upto)
+        return told
+
     # -- what comes in -------------------------------------------------------------------------
 
     def offered(self, peer: str, holds: Vector, now: float) -> Held | None:
@@ -361,7 +370,8 @@ class Sync:
     def _look(self, holds: Vector, now: float) -> None:
         for feed, upto in holds.items():
             if upto > self.holds.get(feed, 0) and feed not in self._wanted:
-                self._wanted[feed] = _Wanted(now)
+                # What this node itself has written and lost nobody sends unasked.
+                self._wanted[feed] = _Wanted(now - GRACE if self._is_mine(feed) else now)
 
     def _send_from(self, peer: str, feed: str, after: int, stream: int = 0) -> None:
         self._peers[peer].sending[feed] = _Sending(stream, after)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -29,6 +29,8 @@ from container_manager.store.database import Database
 from container_manager.store.feeds import OwnFeed
 from container_manager.work.replication import Replication, Told
 
+CATCH_UP_SECONDS = 4.0
+"""Seconds after a start in which a peer may tell this node what it has lost of its own writing."""
 ANSWER_SECONDS = 30.0
 """Seconds that another node has for an answer."""
 NODE = "node"
@@ -138,6 +140,17 @@ class Cluster:
                     group.create_task(self._discover(interfaces), name="discovery")
         finally:
             await self.peers.close()
+
+    async def caught_up(self) -> None:
+        """Wait until it is known whether this node's data directory is an older copy.
+
+        Then a peer knows of later changes of its jobs than it does itself. Where nobody was ever
+        met there is nobody to ask, and who does not answer in time is not waited for.
+        """
+        if any(member.trusted for member in self.peers.members.values()):
+            with suppress(TimeoutError):
+                async with asyncio.timeout(CATCH_UP_SECONDS):
+                    await self._replication.caught_up()
 
     async def _discover(self, names: Sequence[str]) -> None:
         # Imported here: it takes a tenth of a second, and not everybody wants it.
@@ -281,6 +294,16 @@ class Cluster:
             reason=member.refusal or None,
             is_self=False,
         )
+
+
+async def once_caught_up(cluster: Cluster | None, act: Callable[[], Awaitable[None]]) -> None:
+    """Do what acts on jobs once it is known how they stand.
+
+    In a data directory that was put back from an older copy jobs wait that have ended since.
+    """
+    if cluster is not None:
+        await cluster.caught_up()
+    await act()
 
 
 def alone(node: str, name: str) -> Standing:

@@ -104,6 +104,7 @@ class Replication:
         self._told = told
         self._other = other
         self._peers: dict[str, _Peer] = {}
+        self._progress = asyncio.Event()
         holds = database.read(feeds.vector)
         holds[feed.name] = feed.seq
         self._sync = Sync(node, holds, database.read(feeds.parts))
@@ -128,6 +129,7 @@ class Replication:
             await self._database.write(lambda connection: feeds.meet(connection, met))
         state = self._peers[peer] = _Peer(link)
         self._sync.linked(peer, messages.vector(link.peer.vector), time.monotonic())
+        self._progress.set()
         sending = asyncio.create_task(self._send(peer, state), name=f"replication-to-{peer}")
         try:
             await self._receive(peer, state)
@@ -147,6 +149,21 @@ class Replication:
                 elif (state := self._peers.get(peer)) is not None:
                     state.say(message)
             self._wake_all()
+
+    async def caught_up(self) -> None:
+        """Wait until a peer is linked, and all is here that it knows of this node's own writing.
+
+        Also what it has adopted of that, for which all counts that it has written itself.
+        """
+        while not self._peers:
+            await self._some_progress()
+        wanted = self._sync.told_by_peers()
+        while any(self._sync.holds.get(feed, 0) < upto for feed, upto in wanted.items()):
+            await self._some_progress()
+
+    async def _some_progress(self) -> None:
+        self._progress.clear()
+        await self._progress.wait()
 
     # -- out -----------------------------------------------------------------------------------
 
@@ -244,6 +261,7 @@ class Replication:
                 if self._peers.get(peer) is state:
                     state.say(answer)
                 self._told(taken)
+                self._progress.set()
 
         writing = self._database.write(merge, then)
         writing.add_done_callback(lambda done: self._merged(state, done))
