@@ -556,7 +556,14 @@ def containers(engine: Server, job_id: str) -> list[str]:
     return [found["Id"] for found in json.loads(engine.ask("GET", f"/containers/json?{query}")[1])]
 
 
-def follow(daemon: Server, status: bytes) -> dict[str, Any]:
+def linked(daemon: Server) -> list[dict[str, Any]]:
+    """Give the other nodes that a daemon is linked with."""
+    body = b'{"jsonrpc":"2.0","method":"NodeService.List","id":1}'
+    nodes = rpc(daemon, body)["nodes"]
+    return [node for node in nodes if node["state"] == "alive" and not node["self"]]
+
+
+def follow(daemon: Server, status: bytes, *, quiet: bool = False) -> dict[str, Any]:
     """Show each step of a job as it happens, until it is finished or time is up."""
     job: dict[str, Any] = {}
     shown = 0
@@ -564,7 +571,7 @@ def follow(daemon: Server, status: bytes) -> dict[str, Any]:
     def finished() -> bool:
         nonlocal job, shown
         job = rpc(daemon, status)
-        for entry in job["history"][shown:]:
+        for entry in [] if quiet else job["history"][shown:]:
             reason = f" ({entry['reason']})" if entry.get("reason") else ""
             say(f"  {entry.get('phase') or entry['status'].replace('pending', 'queued')}{reason}")
         shown = len(job["history"])
@@ -599,19 +606,29 @@ def demo(*, keep: bool) -> int:
     with Undo() as undo:
         engine = engine_ready(undo)
         image_ready(undo, engine)
-        directory, daemon = work_directory(undo), Server(f"http://127.0.0.1:{free_port()}")
+        link = f"127.0.0.1:{free_port()}"
+        settings = {"CONTAINER_MANAGER_SECRET": os.urandom(32).hex()}
 
         def remove() -> None:
             for found in containers(engine, job_id) if job_id else []:
                 engine.ask("DELETE", f"/containers/{found}?force=1&v=1", limit=30)
 
-        # Noted before the daemon is started, thus done when it can make no more containers.
+        # Noted before the daemons are started, thus done when they can make no more containers.
         undo.add(remove, f"docker rm -fv $(docker ps -aq --filter label={LABEL}=JOB)")
-        command = [PYTHON, "-m", "container_manager", "--listen-address", "127.0.0.1"]
-        command += ["--port", daemon.url.rpartition(":")[2], "--docker-host", engine.url]
-        command += ["--data-dir", str(directory / "data")]
-        serve(undo, command, directory, lambda: daemon.answers("/readyz"))
-        say(f"Daemon: {daemon.url}. Sending it the README's ContainerService.Create")
+
+        def start(*flags: str) -> tuple[Server, Path]:
+            directory, node = work_directory(undo), Server(f"http://127.0.0.1:{free_port()}")
+            command = [PYTHON, "-m", "container_manager", "--listen-address", "127.0.0.1"]
+            command += ["--port", node.url.rpartition(":")[2], "--docker-host", engine.url]
+            command += ["--data-dir", str(directory / "data"), "--no-mdns", *flags]
+            serve(undo, command, directory, lambda: node.answers("/readyz"), settings)
+            return node, directory
+
+        daemon, directory = start("--p2p-port", link.rpartition(":")[2])
+        other, _ = start("--p2p-port", "0", "--peer", link)
+        wait_until(lambda: len(linked(daemon)) == 1, 30)
+        say(f"Two nodes with one secret: {daemon.url} and {other.url}")
+        say("Sending the first one the README's ContainerService.Create")
         with SIGNALS.held():
             job_id = rpc(daemon, create)["job_id"]
         say(f"Job {job_id}")
@@ -620,13 +637,19 @@ def demo(*, keep: bool) -> int:
         complete = job["status"] == "complete"
         if complete:
             say(f"Its container says: {container_says(engine, job_id)}")
+            told = follow(other, status.encode(), quiet=True)
+            same = told["container"]["id"] == job["container"]["id"]
+            say(
+                f"The second node says: {told['status']}, {'the same' if same else 'another'}"
+                " container, of the first node"
+            )
         else:
             print(json.dumps(job, indent=2), file=sys.stderr)
             show_log(directory)
         print(f"\nTo try next{'' if keep else ', after `python3 run.py demo --keep`'}:")
         listing = '{"jsonrpc":"2.0","id":1,"method":"ContainerService.List","params":{}}'
-        for body in (" ".join(status.split()), listing):
-            print(f"  curl -s {daemon.url}/jrpc -H 'Content-Type: application/json' -d '{body}'")
+        for node, body in ((other, " ".join(status.split())), (daemon, listing)):
+            print(f"  curl -s {node.url}/jrpc -H 'Content-Type: application/json' -d '{body}'")
         print(f"  curl -s {daemon.url}/metrics")
         print(f"  docker ps -a --filter label={LABEL}={job_id}\n")
         if keep:
@@ -883,7 +906,9 @@ def main() -> int:
     """Run one command; give the exit code."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    demo_parser = commands.add_parser("demo", help="one container through the queue, step by step")
+    demo_parser = commands.add_parser(
+        "demo", help="one container through the queues of two nodes, step by step"
+    )
     demo_parser.add_argument("--keep", action="store_true", help="leave everything running")
     commands.add_parser("setup", help="only make .venv/, with all that development needs")
     for name, what in (

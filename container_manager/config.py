@@ -253,16 +253,17 @@ def parse_duration(value: str) -> float:
     return float(match[1]) * _UNITS[match[2] or "s"]
 
 
+_PEER = re.compile(r"(?:[\w.-]+|\[[0-9a-f:.]+(?:%[\w.-]+)?\]):(?P<port>[0-9]{1,5})", re.IGNORECASE)
+
+
 def parse_peer(value: str) -> str:
     """A value of --peer: `host:port`, `[host]:port` for IPv6.
 
     Raises:
         ValueError: it is none.
     """
-    host, _, port = value.rpartition(":")
-    bare = host.removeprefix("[").removesuffix("]")
-    fits = bare and (":" not in bare or host == f"[{bare}]") and "/" not in value
-    if not (fits and port.isdecimal() and 0 < int(port) < 65536):
+    match = _PEER.fullmatch(value)
+    if match is None or not 0 < int(match["port"]) < 65536:
         raise ValueError(f"{value!r} is no address of a node; write host:port, or [host]:port.")
     return value
 

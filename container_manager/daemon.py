@@ -59,7 +59,7 @@ from container_manager.store.sealing import Seal
 from container_manager.systemd import ServiceManager
 from container_manager.work.active import ActiveJobs
 from container_manager.work.attempt import Deployer
-from container_manager.work.cluster import Cluster, Standing, alone, once_caught_up
+from container_manager.work.cluster import Cluster, Standing, alone
 from container_manager.work.ledger import Ledger
 from container_manager.work.outcomes import Outcomes
 from container_manager.work.queue import JobQueue
@@ -173,7 +173,8 @@ async def _serve(settings: Settings) -> int:
         stopping = _stop_signals()
         status = partial(_status, stopping, queue, active, engine)
         database.on_damage(stopping.set)
-        ledger.enqueue_waiting()
+        if cluster is None:
+            ledger.enqueue_waiting()
         runner = app.runner()
         await runner.setup()
         stack.push_async_callback(runner.cleanup)
@@ -201,15 +202,17 @@ async def _serve(settings: Settings) -> int:
                     name="service-manager",
                 ),
                 group.create_task(watcher.run(), name="watcher"),
-                group.create_task(once_caught_up(cluster, tracker.run), name="tracker"),
+                group.create_task(tracker.run(), name="tracker"),
                 group.create_task(retention.run(), name="retention"),
             ]
             if cluster is not None:
                 taking_part = cluster.run(mdns=settings.mdns, interfaces=settings.mdns_interface)
                 background.append(group.create_task(taking_part, name="cluster"))
+                resuming = _resume(cluster, ledger)
+                background.append(group.create_task(resuming, name="resumption"))
                 telling = _tell_of_engine(cluster, engine)
                 background.append(group.create_task(telling, name="introduction"))
-            working = group.create_task(once_caught_up(cluster, workers.run), name="workers")
+            working = group.create_task(workers.run(), name="workers")
             await stopping.wait()
             log.info("stopping", deploying=len(active))
             service_manager.notify("STOPPING=1", f"STATUS={status()}")
@@ -378,6 +381,13 @@ def _cluster(
     )
     containers.join(cluster)
     return cluster
+
+
+async def _resume(cluster: Cluster, ledger: Ledger) -> None:
+    """Go on with the jobs of earlier runs, once it is known how they stand."""
+    if not await cluster.reminded():
+        log.warning("no other node has answered: going on with what is on this disk")
+    ledger.enqueue_waiting()
 
 
 async def _tell_of_engine(cluster: Cluster, engine: Engine) -> None:

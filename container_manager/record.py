@@ -3,13 +3,14 @@
 *Owned* records (jobs, nodes) have one writer at a time: their epoch, from 1, says how often that
 has changed. *Shared* ones, of epoch 0, may be written by any node. Either way the higher (epoch,
 revision, writer) counts; where even these are the same, as a copied data directory can bring about,
-the higher digest does. So all nodes that have heard the same come to the same, in whatever order
-they have heard it.
+the higher digest does, and then the later expiry. So all nodes that have heard the same come to the
+same, in whatever order they have heard it.
 """
 
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 
 import ormsgpack
@@ -47,9 +48,13 @@ class Record:
         return self.digest_of_dropped or hashlib.sha256(self.body or b"").digest()
 
     @property
-    def rank(self) -> tuple[int, int, str, bytes]:
-        """What decides between two tellings of one thing: the higher one counts."""
-        return self.epoch, self.revision, self.writer, self.digest
+    def rank(self) -> tuple[int, int, str, bytes, float]:
+        """What decides between two tellings of one thing: the higher one counts.
+
+        Those of one rank say the same, though one of them may have been dropped.
+        """
+        expiry = math.inf if self.expires_at is None else self.expires_at
+        return self.epoch, self.revision, self.writer, self.digest, expiry
 
     def expired(self, now: int) -> bool:
         """Whether it has had its time."""
@@ -83,3 +88,5 @@ class Entry:
 
     seq: int
     record: Record
+    home: tuple[str, int] | None = None
+    """The name of the feed and the place where the record stands by now, if that is elsewhere."""

@@ -255,7 +255,8 @@ def _origin(ctx: click.Context, setting: Setting) -> str:
 
     match ctx.get_parameter_source(setting.name):
         case ParameterSource.COMMANDLINE:
-            return f"flag {setting.flag}"
+            turned_off = setting.kind == "switch" and not ctx.params[setting.name]
+            return f"flag {setting.off if turned_off else setting.flag}"
         case ParameterSource.ENVIRONMENT:
             return f"environment {setting.variable}"
         case ParameterSource.DEFAULT_MAP:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -22,8 +22,11 @@ CALL, ANSWER = 22, 23
 MOST = 256
 """Calls of one peer that are carried out at a time."""
 
+_INTERNAL_ERROR = (-32603, "Internal error", {"name": "internal_error"})
+
 log = structlog.get_logger()
 
+T = TypeVar("T")
 Method = Callable[[dict[str, Any]], Awaitable[Any]]
 
 
@@ -34,12 +37,16 @@ class Refused(ApplicationError):
 
     def __init__(self, code: int, message: str, data: dict[str, Any]) -> None:
         super().__init__(message)
-        vars(self)["code"] = code
+        vars(self)["code"] = code  # of this one error, where others have theirs by their class
         self.data = data
 
 
 class Unanswered(Exception):
     """No answer came: the link is gone, or it took too long."""
+
+
+_Answer = tuple[Any, Refused | None]
+"""What the other node gives, or why it does not."""
 
 
 class Calls:
@@ -49,7 +56,7 @@ class Calls:
         """Carry out `methods` for other nodes."""
         self._methods = methods
         self._numbers = itertools.count(1)
-        self._waiting: dict[tuple[Link, int], asyncio.Future[Any]] = {}
+        self._waiting: dict[tuple[Link, int], asyncio.Future[_Answer]] = {}
         self._under_way: dict[Link, set[asyncio.Task[None]]] = {}
 
     async def call(self, link: Link, method: str, params: dict[str, Any], timeout: float) -> Any:
@@ -58,9 +65,10 @@ class Calls:
         Raises:
             Refused: it refuses.
             Unanswered: nothing came within `timeout` seconds.
+            FrameError: the params are too large for a frame, or cannot be written in one.
         """
         number = next(self._numbers)
-        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        answer: asyncio.Future[_Answer] = asyncio.get_running_loop().create_future()
         self._waiting[link, number] = answer
         closed = asyncio.create_task(link.closed.wait())
         try:
@@ -69,12 +77,15 @@ class Calls:
                 await asyncio.wait((answer, closed), return_when=asyncio.FIRST_COMPLETED)
             if not answer.done():
                 raise Unanswered
-            return answer.result()
+            result, refused = answer.result()
         except (TimeoutError, LinkClosed) as error:
             raise Unanswered from error
         finally:
             closed.cancel()
             del self._waiting[link, number]
+        if refused is not None:
+            raise refused
+        return result
 
     def received(self, link: Link, kind: int, content: Any) -> None:
         """Take a frame that has come over a link.
@@ -84,23 +95,23 @@ class Calls:
         """
         try:
             if kind == CALL:
-                number, method, params = content[:3]
-                self._carry_out(link, int(number), str(method), dict(params))
+                number, method, params = _of(list, content)[:3]
+                self._carry_out(link, _of(int, number), _of(str, method), _of(dict, params))
             elif kind == ANSWER:
-                number, result, refusal = content[:3]
-                self._answered(link, int(number), result, refusal)
-        except (TypeError, ValueError, IndexError, KeyError) as error:
+                number, result, refusal = _of(list, content)[:3]
+                self._answered(link, _of(int, number), result, refusal)
+        except (TypeError, ValueError) as error:
             raise FrameError(f"a frame of kind {kind} is malformed") from error
 
     def _answered(self, link: Link, number: int, result: Any, refusal: Any) -> None:
         answer = self._waiting.get((link, number))
         if answer is None or answer.done():
             return  # it came too late
-        if refusal is None:
-            answer.set_result(result)
-        else:
-            code, message, data = refusal[:3]
-            answer.set_exception(Refused(int(code), str(message), dict(data)))
+        refused = None
+        if refusal is not None:
+            code, message, data = _of(list, refusal)[:3]
+            refused = Refused(_of(int, code), _of(str, message), _of(dict, data))
+        answer.set_result((result, refused))
 
     def _carry_out(self, link: Link, number: int, method: str, params: dict[str, Any]) -> None:
         under_way = self._under_way.setdefault(link, set())
@@ -128,8 +139,18 @@ class Calls:
             refusal = (error.code, error.message, error.data)
         except Exception:
             log.exception("call of another node broke", method=method, peer=link.peer.node)
-            refusal = (-32603, "Internal error", {"name": "internal_error"})
+            refusal = _INTERNAL_ERROR
         try:
-            await link.send(ANSWER, (number, result, refusal))
+            try:
+                await link.send(ANSWER, (number, result, refusal))
+            except FrameError as error:
+                log.error("answer cannot be sent", method=method, reason=str(error))
+                await link.send(ANSWER, (number, None, _INTERNAL_ERROR))
         except LinkClosed:
             log.debug("answer not sent", peer=link.peer.node)
+
+
+def _of(kind: type[T], value: Any) -> T:
+    if type(value) is not kind:
+        raise TypeError
+    return value

@@ -112,24 +112,30 @@ def _entry(entry: Entry) -> tuple[Any, ...]:
         record.body,
         record.signature,
         record.digest_of_dropped,
+        entry.home,
     )
 
 
 def _read(said: Any) -> Entry:
     seq, kind, id_, epoch, revision, writer, expires_at, body, signature, digest = said[:10]
+    home = said[10] if len(said) > 10 else None
     _counts(seq, epoch, revision)
     _check(seq >= 1 and revision >= 1)
     _check(type(kind) is str and 0 < len(kind) <= _MAX_KIND)
     _check(type(id_) is bytes and 0 < len(id_) <= _MAX_ID)
     _check(type(writer) is str and _NODE.fullmatch(writer) is not None)
-    _check(expires_at is None or type(expires_at) is int)
+    _check(expires_at is None or _is_count(expires_at))
     _check(type(signature) is bytes and is_proof(signature))
     if body is None:
         _check(type(digest) is bytes and len(digest) == _DIGEST)
     else:
         _check(type(body) is bytes and digest is None)
     record = Record(kind, id_, epoch, revision, writer, expires_at, body, signature, digest)
-    return Entry(seq, record)
+    if home is None:
+        return Entry(seq, record)
+    feed, place = home[:2]
+    _counts(place)
+    return Entry(seq, record, (_named(feed), place))
 
 
 def _named(feed: Any) -> str:

@@ -190,14 +190,15 @@ class Sync:
         """Up to where a linked peer holds a feed, as far as it has said so."""
         return self._peers[peer].holds.get(feed, 0)
 
-    def told_by_peers(self) -> dict[str, int]:
-        """What linked peers hold of this node's own feeds, and of theirs."""
-        told: dict[str, int] = {}
-        for name, peer in self._peers.items():
-            for feed, upto in peer.holds.items():
-                if self._is_mine(feed) or _writer(feed) == name:
-                    told[feed] = max(told.get(feed, 0), upto)
-        return told
+    def knows_itself(self) -> bool:
+        """Whether some peer has nothing of this node's own that it lacks itself.
+
+        It may: a node whose directory was put back from an older copy.
+        """
+        return any(
+            all(self.holds.get(f, 0) >= upto for f, upto in peer.holds.items() if self._is_mine(f))
+            for peer in self._peers.values()
+        )
 
     # -- what comes in -------------------------------------------------------------------------
 
@@ -320,14 +321,18 @@ class Sync:
                 yield name, Offer(more)
 
     def _note_part(self, batch: Batch, now: float) -> None:
-        """Remember that there is something of a feed beyond what is held, or not any more."""
-        top = batch.entries[-1].seq if batch.entries else 0
-        if (part := self._parts.get(batch.feed)) is not None:
-            top = max(top, part.top)
-        if top <= self.holds.get(batch.feed, 0):
-            self._parts.pop(batch.feed, None)
-        else:
-            self._parts[batch.feed] = _Part(top, now)
+        """Remember that there is something of feeds beyond what is held, or not any more."""
+        tops = {batch.feed: 0}
+        for entry in batch.entries:
+            feed, seq = entry.home or (batch.feed, entry.seq)
+            tops[feed] = max(tops.get(feed, 0), seq)
+        for feed, top in tops.items():
+            if (part := self._parts.get(feed)) is not None:
+                top = max(top, part.top)  # noqa: PLW2901 - the later of the two
+            if top <= self.holds.get(feed, 0):
+                self._parts.pop(feed, None)
+            else:
+                self._parts[feed] = _Part(top, now)
 
     def _see_to(self, feed: str, now: float) -> Iterator[tuple[str, Control]]:
         """Find a source for a feed of which something is missing, or let go of one."""
@@ -344,7 +349,7 @@ class Sync:
             else:
                 wanted.since = now
             return
-        patience = STALLED if by_writer else GRACE
+        patience = STALLED if by_writer else 0.0 if self._is_mine(feed) else GRACE
         if wanted.source is None and now - wanted.since >= patience:
             wanted.since = now
             if by_writer:  # something was lost on the way
@@ -370,8 +375,7 @@ class Sync:
     def _look(self, holds: Vector, now: float) -> None:
         for feed, upto in holds.items():
             if upto > self.holds.get(feed, 0) and feed not in self._wanted:
-                # What this node itself has written and lost nobody sends unasked.
-                self._wanted[feed] = _Wanted(now - GRACE if self._is_mine(feed) else now)
+                self._wanted[feed] = _Wanted(now)
 
     def _send_from(self, peer: str, feed: str, after: int, stream: int = 0) -> None:
         self._peers[peer].sending[feed] = _Sending(stream, after)

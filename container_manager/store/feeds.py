@@ -106,7 +106,11 @@ _TOP = """
 
 def vector(connection: Connection) -> dict[str, int]:
     """Up to where each feed is held."""
-    query = f"SELECT node, run, CASE open WHEN 1 THEN max(seq, ({_TOP})) ELSE seq END FROM feed"  # noqa: S608
+    # What was there before there were feeds has no name yet.
+    query = f"""
+        SELECT node, run, CASE open WHEN 1 THEN max(seq, ({_TOP})) ELSE seq END
+        FROM feed WHERE node <> ''
+    """  # noqa: S608 - constants
     return {feed_name(node, run): seq for node, run, seq in connection.execute(query)}
 
 
@@ -121,13 +125,14 @@ def entries(connection: Connection, feed: str, after: int, limit: int) -> tuple[
     """
     if (known := _known(connection, feed)) is None:
         return [], True
-    standing = records.in_feed(connection, known.feed, after, limit)
+    found = [Entry(*one) for one in records.in_feed(connection, known.feed, after, limit)]
     query = "SELECT seq, kind, id FROM husk WHERE feed = ? AND seq > ? ORDER BY seq LIMIT ?"
     for seq, kind, id_ in list(connection.execute(query, (known.feed, after, limit))):
-        if (record := records.get(connection, kind, id_)) is not None:
-            standing.append((seq, record))
-    standing.sort(key=lambda place: place[0])
-    return [Entry(seq, record) for seq, record in standing[:limit]], len(standing) < limit
+        record, standing = records.get(connection, kind, id_), records.find(connection, kind, id_)
+        if record is not None and standing is not None:
+            found.append(Entry(seq, record, _home(connection, standing.place)))
+    found.sort(key=lambda entry: entry.seq)
+    return found[:limit], len(found) < limit
 
 
 def merge(
@@ -146,13 +151,24 @@ def merge(
         meet(connection, feed)
         known = Place(connection.last_insert_rowid(), 0)
     taken = []
-    for seq, record in ((entry.seq, entry.record) for entry in told):
-        if seq <= known.seq:
+    for entry in told:
+        if entry.seq <= known.seq:
             continue
         # What has had its time is not to rise again.
-        counts = record.dropped() if record.expired(now) else record
-        if _take_in(connection, counts, Place(known.feed, seq), now):
-            taken.append(counts)
+        expired = entry.record.expired(now)
+        record = entry.record.dropped() if expired else entry.record
+        place = Place(known.feed, entry.seq)
+        if entry.home is not None:
+            # It stands where it does at the sender: there it is looked for where this is all that
+            # is left of it.
+            home, seq = entry.home
+            meet(connection, home)
+            stands = Place(_number(connection, home), seq)
+            if _take_in(connection, record, stands, now):
+                taken.append(record)
+            _note(connection, record, place)
+        elif _take_in(connection, record, place, now):
+            taken.append(record)
     if holds > known.seq:
         connection.execute("UPDATE feed SET seq = ? WHERE id = ?", (holds, known.feed))
     return taken
@@ -189,6 +205,28 @@ def _known(connection: Connection, feed: str) -> Place | None:
     return None if row is None else Place(*row)
 
 
+def _number(connection: Connection, feed: str) -> int:
+    known = _known(connection, feed)
+    return 0 if known is None else known.feed
+
+
+def _home(connection: Connection, place: Place) -> tuple[str, int]:
+    """The name of the feed, and the place in it."""
+    query = "SELECT node, run FROM feed WHERE id = ?"
+    return feed_name(*connection.execute(query, (place.feed,)).get), place.seq
+
+
+def _note(connection: Connection, record: Record, place: Place) -> None:
+    """Keep that a record is told of at a place, wherever it stands."""
+    standing = records.find(connection, record.kind, record.id)
+    if standing is None:
+        return
+    if standing.place.feed != place.feed:
+        records.leave(connection, record.kind, record.id, place)
+    elif place.seq > standing.place.seq:
+        records.move(connection, record.kind, record.id, place)
+
+
 def _take_in(connection: Connection, record: Record, place: Place, now: int) -> bool:
     """Merge one record that stands at `place`; whether it counts from now on."""
     standing = records.find(connection, record.kind, record.id)
@@ -199,12 +237,12 @@ def _take_in(connection: Connection, record: Record, place: Place, now: int) -> 
     if _counts(connection, record, standing, now):
         if elsewhere:
             records.leave(connection, record.kind, record.id, standing.place)
-        records.put(connection, record, place)
+        # In one feed a thing only moves towards the end: a place that comes by a slower way is not
+        # to bring it back before what somebody holds already.
+        later = not elsewhere and standing.place.seq > place.seq
+        records.put(connection, record, standing.place if later else place)
         return True
-    if elsewhere:
-        records.leave(connection, record.kind, record.id, place)
-    elif place.seq > standing.place.seq:
-        records.move(connection, record.kind, record.id, place)
+    _note(connection, record, place)
     return False
 
 
@@ -215,7 +253,7 @@ def _counts(connection: Connection, record: Record, standing: Standing, now: int
     if new != old:
         return new > old
     known = records.get(connection, record.kind, record.id)
-    if known is None or record.digest != known.digest:
-        return known is None or record.digest > known.digest
+    if known is None or record.rank != known.rank:
+        return known is None or record.rank > known.rank
     # The same telling; somebody has dropped it. Before its time that is his affair.
     return record.body is None and known.body is not None and record.expired(now)

@@ -6,8 +6,8 @@ constraints make rows impossible that `container_manager.job` would not write.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, fields
 from typing import Any
 
 import orjson
@@ -43,6 +43,9 @@ _STATUSES = {status.value: status for status in Status}
 _PHASES = {phase.value: phase for phase in Phase}
 
 _NOWHERE = Place(1, 0)
+_SAID = ("reason", "attempts", "failures", "due_at", "cancel_requested", "timed_out")
+"""What a job's body says in the job's own words, where there is something to say."""
+_CONTAINER, _PORT = ({one.name for one in fields(kind)} for kind in (Container, Port))
 _STORED = Spec.model_fields.keys() - {"env"}
 """Further fields of a call are no part of the spec, and the environment is sealed apart from it."""
 
@@ -131,7 +134,7 @@ def _body(job: Job) -> bytes:
     body: dict[str, Any] = {
         "history": [(e.at, e.status, e.phase, e.reason, e.attempt) for e in job.history]
     }
-    for name in ("reason", "attempts", "failures", "due_at", "cancel_requested", "timed_out"):
+    for name in _SAID:
         if value := getattr(job, name):
             body[name] = value
     if job.container is not None:
@@ -143,8 +146,7 @@ def _job(values: tuple[Any, ...]) -> Job:
     id_, node, epoch, revision, status, phase, _, created_at, updated_at = values[:9]
     spec, sealed, body = values[9:12]
     document = orjson.loads(body)
-    container = document.pop("container", None)
-    history = document.pop("history")
+    container = document.get("container")
     return Job(
         id=job_id_of(id_),
         node=node,
@@ -159,16 +161,22 @@ def _job(values: tuple[Any, ...]) -> Job:
         container=container and _container(container),
         history=tuple(
             Entry(at, _STATUSES[status], phase and _PHASES[phase], reason, attempt)
-            for at, status, phase, reason, attempt in history
+            for at, status, phase, reason, attempt in document["history"]
         ),
-        **document,
+        **_known(document, _SAID),
     )
 
 
-def _container(fields: dict[str, Any]) -> Container:
-    if ports := fields.pop("ports", None):
-        fields["ports"] = tuple(Port(**port) for port in ports)
-    return Container(**fields)
+def _container(said: dict[str, Any]) -> Container:
+    known = _known(said, _CONTAINER)
+    if ports := known.pop("ports", None):
+        known["ports"] = tuple(Port(**_known(port, _PORT)) for port in ports)
+    return Container(**known)
+
+
+def _known(said: dict[str, Any], names: Collection[str]) -> dict[str, Any]:
+    """What this version knows of it: the owner of the job may be of a later one."""
+    return {name: value for name, value in said.items() if name in names}
 
 
 # -- reading and writing ---------------------------------------------------------------------------
@@ -309,13 +317,15 @@ def forget(connection: Connection, node: str, keys: Sequence[bytes]) -> int:
     """Drop those of these jobs that are still done with, and all that is kept about them."""
     # Who has never met another node has nobody to tell that a job is to be dropped.
     others = connection.execute("SELECT 1 FROM feed WHERE node <> ? LIMIT 1", (node,)).get
-    done = f"SELECT 1 FROM job WHERE id = ? AND {_DONE}"  # noqa: S608 - a constant
+    # A job that was taken up again meanwhile does not expire any more.
+    done = f"SELECT 1 FROM job WHERE id = ? AND (({_DONE}) OR expires_at IS NOT NULL)"  # noqa: S608
     dropped = [key for key in keys if connection.execute(done, (key,)).get]
     for key in dropped:
         if others:
             records.drop(connection, JOB, key)
         else:
             job_records.delete(connection, key)
+            records.forget_places(connection, JOB, key)
     return len(dropped)
 
 

@@ -112,7 +112,14 @@ def move(connection: Connection, kind: str, id_: bytes, place: Place) -> None:
 
 
 def leave(connection: Connection, kind: str, id_: bytes, place: Place) -> None:
-    """Keep the place at which a record stood, as it is to stand in another feed from now on."""
+    """Keep the place at which a record stood, as it is to stand in another feed from now on.
+
+    Of several places in one feed the last one is kept: all who lack an earlier one are told of it.
+    """
+    query = "SELECT max(seq) FROM husk WHERE kind = ? AND id = ? AND feed = ?"
+    kept = connection.execute(query, (kind, id_, place.feed)).get
+    if kept is not None and kept >= place.seq:
+        return
     query = "DELETE FROM husk WHERE kind = ? AND id = ? AND feed = ?"
     connection.execute(query, (kind, id_, place.feed))
     connection.execute("INSERT OR REPLACE INTO husk VALUES (?, ?, ?, ?)", (*place, kind, id_))
@@ -141,17 +148,24 @@ def drop(connection: Connection, kind: str, id_: bytes) -> None:
 
 def any_dropped(connection: Connection, before: int) -> bool:
     """Whether there is anything for `forget_dropped`."""
-    query = "SELECT 1 FROM record WHERE body IS NULL AND expires_at < ? LIMIT 1"
+    query = "SELECT 1 FROM record WHERE expires_at < ? LIMIT 1"
     return connection.execute(query, (before,)).get is not None
 
 
 def forget_dropped(connection: Connection, before: int, limit: int) -> None:
-    """Forget what has been dropped and had expired before that time."""
-    query = "SELECT kind, id FROM record WHERE body IS NULL AND expires_at < ? LIMIT ?"
+    """Forget, places and all, what had expired before that time: what is left of jobs that were
+    dropped, and what this version cannot read.
+    """
+    query = "SELECT kind, id FROM record WHERE expires_at < ? LIMIT ?"
     forgotten = list(connection.execute(query, (before, limit)))
-    for table in ("record", "husk"):
-        query = f"DELETE FROM {table} WHERE kind = ? AND id = ?"  # noqa: S608 - constants
-        connection.executemany(query, forgotten)
+    connection.executemany("DELETE FROM record WHERE kind = ? AND id = ?", forgotten)
+    for kind, id_ in forgotten:
+        forget_places(connection, kind, id_)
+
+
+def forget_places(connection: Connection, kind: str, id_: bytes) -> None:
+    """Forget where the record of a thing stood that is gone for good."""
+    connection.execute("DELETE FROM husk WHERE kind = ? AND id = ?", (kind, id_))
 
 
 def in_feed(connection: Connection, feed: int, after: int, limit: int) -> list[tuple[int, Record]]:

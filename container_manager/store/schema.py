@@ -73,6 +73,10 @@ MIGRATIONS = (
     UPDATE job SET seq = numbered.seq FROM (
         SELECT id, row_number() OVER (ORDER BY updated_at, id) AS seq FROM job
     ) AS numbered WHERE job.id = numbered.id;
+    -- How long jobs are kept is a setting that is not known here; their owner forgets them by it,
+    -- and the others after a year at the latest.
+    UPDATE job SET expires_at = updated_at + 31536000000000
+        WHERE followed = 0 AND status NOT IN ('pending', 'running');
     CREATE INDEX job_feed ON job (feed, seq);
     CREATE INDEX job_expires_at ON job (expires_at) WHERE expires_at IS NOT NULL;
 
@@ -91,7 +95,7 @@ MIGRATIONS = (
         PRIMARY KEY (kind, id)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX record_feed ON record (feed, seq);
-    CREATE INDEX record_dropped ON record (expires_at) WHERE body IS NULL;
+    CREATE INDEX record_expires_at ON record (expires_at) WHERE expires_at IS NOT NULL;
 
     CREATE TABLE husk (
         feed INTEGER NOT NULL REFERENCES feed (id),

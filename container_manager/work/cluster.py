@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from ipaddress import ip_address
@@ -29,10 +29,10 @@ from container_manager.store.database import Database
 from container_manager.store.feeds import OwnFeed
 from container_manager.work.replication import Replication, Told
 
-CATCH_UP_SECONDS = 4.0
-"""Seconds after a start in which a peer may tell this node what it has lost of its own writing."""
 ANSWER_SECONDS = 30.0
 """Seconds that another node has for an answer."""
+REMINDING_SECONDS = 10.0
+"""Seconds that others have to tell a node at its start what it may have forgotten."""
 NODE = "node"
 """The kind of the records in which nodes say what they are."""
 
@@ -129,6 +129,22 @@ class Cluster:
                 addresses = [one for one in said.get("addresses", ()) if type(one) is str]
                 self.peers.remembered(record.writer, addresses, str(said.get("name", "")))
 
+    async def reminded(self) -> bool:
+        """Wait until another node has told this one what it may have forgotten of itself.
+
+        A data directory that was put back from an older copy does not know of its later jobs, nor
+        that some of those it knows have ended since. Gives whether that can be ruled out; also
+        where no other node is known, or none answers in time.
+        """
+        if not self.peers.members:
+            return True
+        try:
+            async with asyncio.timeout(REMINDING_SECONDS):
+                await self._replication.knows_itself.wait()
+        except TimeoutError:
+            return False
+        return True
+
     async def run(self, *, mdns: bool, interfaces: Sequence[str]) -> None:
         """Take part until cancelled; then say goodbye."""
         self.peers.start()
@@ -140,17 +156,6 @@ class Cluster:
                     group.create_task(self._discover(interfaces), name="discovery")
         finally:
             await self.peers.close()
-
-    async def caught_up(self) -> None:
-        """Wait until it is known whether this node's data directory is an older copy.
-
-        Then a peer knows of later changes of its jobs than it does itself. Where nobody was ever
-        met there is nobody to ask, and who does not answer in time is not waited for.
-        """
-        if any(member.trusted for member in self.peers.members.values()):
-            with suppress(TimeoutError):
-                async with asyncio.timeout(CATCH_UP_SECONDS):
-                    await self._replication.caught_up()
 
     async def _discover(self, names: Sequence[str]) -> None:
         # Imported here: it takes a tenth of a second, and not everybody wants it.
@@ -294,16 +299,6 @@ class Cluster:
             reason=member.refusal or None,
             is_self=False,
         )
-
-
-async def once_caught_up(cluster: Cluster | None, act: Callable[[], Awaitable[None]]) -> None:
-    """Do what acts on jobs once it is known how they stand.
-
-    In a data directory that was put back from an older copy jobs wait that have ended since.
-    """
-    if cluster is not None:
-        await cluster.caught_up()
-    await act()
 
 
 def alone(node: str, name: str) -> Standing:

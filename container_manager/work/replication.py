@@ -11,7 +11,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -104,7 +104,8 @@ class Replication:
         self._told = told
         self._other = other
         self._peers: dict[str, _Peer] = {}
-        self._progress = asyncio.Event()
+        self.knows_itself = asyncio.Event()
+        """Set once a peer has been met that has nothing of this node's own that it lacks."""
         holds = database.read(feeds.vector)
         holds[feed.name] = feed.seq
         self._sync = Sync(node, holds, database.read(feeds.parts))
@@ -129,7 +130,7 @@ class Replication:
             await self._database.write(lambda connection: feeds.meet(connection, met))
         state = self._peers[peer] = _Peer(link)
         self._sync.linked(peer, messages.vector(link.peer.vector), time.monotonic())
-        self._progress.set()
+        self._look_at_itself()
         sending = asyncio.create_task(self._send(peer, state), name=f"replication-to-{peer}")
         try:
             await self._receive(peer, state)
@@ -138,6 +139,10 @@ class Replication:
             await asyncio.gather(sending, return_exceptions=True)
             del self._peers[peer]
             self._sync.unlinked(peer)
+
+    def _look_at_itself(self) -> None:
+        if not self.knows_itself.is_set() and self._sync.knows_itself():
+            self.knows_itself.set()
 
     async def run(self) -> None:
         """See to what is missing where, for ever."""
@@ -149,21 +154,6 @@ class Replication:
                 elif (state := self._peers.get(peer)) is not None:
                     state.say(message)
             self._wake_all()
-
-    async def caught_up(self) -> None:
-        """Wait until a peer is linked, and all is here that it knows of this node's own writing.
-
-        Also what it has adopted of that, for which all counts that it has written itself.
-        """
-        while not self._peers:
-            await self._some_progress()
-        wanted = self._sync.told_by_peers()
-        while any(self._sync.holds.get(feed, 0) < upto for feed, upto in wanted.items()):
-            await self._some_progress()
-
-    async def _some_progress(self) -> None:
-        self._progress.clear()
-        await self._progress.wait()
 
     # -- out -----------------------------------------------------------------------------------
 
@@ -208,7 +198,8 @@ class Replication:
                 found, whole = found[:number], False
                 break
         signed = self._signer.signed([entry.record for entry in found])
-        return [Entry(one.seq, record) for one, record in zip(found, signed, strict=True)], whole
+        both = zip(found, signed, strict=True)
+        return [replace(entry, record=record) for entry, record in both], whole
 
     # -- in ------------------------------------------------------------------------------------
 
@@ -258,10 +249,10 @@ class Replication:
         def then(taken: list[Record], error: BaseException | None) -> None:
             if error is None:
                 answer = self._sync.merged(batch, time.monotonic())
+                self._look_at_itself()
                 if self._peers.get(peer) is state:
                     state.say(answer)
                 self._told(taken)
-                self._progress.set()
 
         writing = self._database.write(merge, then)
         writing.add_done_callback(lambda done: self._merged(state, done))

@@ -153,18 +153,28 @@ def test_every_setting_can_be_given_in_all_three_ways(tmp_path: Path) -> None:
         "token_file": "/t",
         "require_token": "true",
         "trust": "10.0.0.0/8",
+        "secret_file": "/s",
+        "p2p_port": "4002",
+        "peer": "node-b:4001",
+        "mdns": "false",
+        "mdns_interface": "eth0",
         "settle": "2.5",
         "retain_age": "36h",
         "retain_jobs": "9",
     }
     assert values.keys() == {setting.name for setting in SETTINGS}
+    alone = {"flag": lambda setting: setting.flag, "switch": lambda setting: setting.off}
     flags = [
         part
         for setting in SETTINGS
-        for part in ([setting.flag] + [values[setting.name]] * (setting.kind != "flag"))
+        for part in (
+            [alone[setting.kind](setting)]
+            if setting.kind in alone
+            else [setting.flag, values[setting.name]]
+        )
     ]
     file = tmp_path / "file.toml"
-    bare = ("int", "float", "flag")
+    bare = ("int", "float", "flag", "switch")
     file.write_text(
         "\n".join(
             f"{s.name} = {values[s.name]}" if s.kind in bare else f'{s.name} = "{values[s.name]}"'
@@ -187,6 +197,51 @@ def test_trust_can_be_said_more_than_once(tmp_path: Path) -> None:
     file = tmp_path / "file.toml"
     file.write_text('trust = ["gateway", "fd00::/8"]')
     assert "gateway, fd00::/8" in call("--config", str(file), "config", "show").stdout
+
+
+def test_a_switch_is_turned_off_and_on_again_by_what_comes_first(tmp_path: Path) -> None:
+    file = tmp_path / "file.toml"
+    file.write_text("mdns = false")
+    from_file = ("--config", str(file), "config", "show")
+    assert shown(call("config", "show"))["mdns"] == ["true", "default"]
+    assert shown(call("--no-mdns", "config", "show"))["mdns"] == ["false", "flag --no-mdns"]
+    assert shown(call(*from_file))["mdns"] == ["false", f"file {file}"]
+    assert shown(call(*from_file, MDNS="true"))["mdns"][0] == "true"
+    assert shown(call("--mdns", *from_file))["mdns"] == ["true", "flag --mdns"]
+    for said in ("false", "0", "no", "off"):
+        found = shown(call("config", "show", MDNS=said))["mdns"]
+        assert found == ["false", "environment CONTAINER_MANAGER_MDNS"]
+    assert shown(call("--mdns", "config", "show", MDNS="false"))["mdns"][0] == "true"
+    assert call("config", "show", MDNS="maybe").exit_code == 2
+
+
+PEERS = ("node-b:4001", "10.0.0.2:1", "node_b.example.:65535", "[fe80::1%eth0]:4001", "[::1]:4001")
+
+
+def test_peers_are_hosts_with_ports(tmp_path: Path) -> None:
+    flags = [part for peer in PEERS for part in ("--peer", peer)]
+    assert ", ".join(PEERS) in call(*flags, "config", "show").stdout
+    assert ", ".join(PEERS) in call("config", "show", PEER=" ".join(PEERS)).stdout
+    file = tmp_path / "file.toml"
+    file.write_text(f"peer = {list(PEERS)}")
+    assert ", ".join(PEERS) in call("--config", str(file), "config", "show").stdout
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        *("", ":", "node-b", "node-b:", ":4001", "4001", "node-b:0", "node-b:65536", "node-b:-1"),
+        *("node-b:http", "node-b:٤٠٠١", "node-b:000004001", "node-b:4001 ", " node-b:4001"),
+        *("no de:4001", "http://node-b:4001", "node-b:4001/", "me@node-b:4001", "node-b\n:4001"),
+        *("::1", "::1:4001", "fe80::1:4001", "[::1]", "[::1:4001", "::1]:4001", "[]:4001"),
+        *("[node-b:4001", "node-b]:4001", "a:1,b:2", "a:1 b:2"),
+    ],
+)
+def test_what_is_no_address_of_a_node_is_refused_in_words(value: str) -> None:
+    result = call("--peer", value, "config", "show")
+    assert result.exit_code == 2
+    words = " ".join(result.stderr.replace("│", " ").split())
+    assert "is no address of a node; write host:port, or [host]:port." in words
 
 
 def test_the_other_name_of_the_port_is_the_same_setting() -> None:

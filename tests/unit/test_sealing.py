@@ -65,3 +65,42 @@ def test_credentials_open_with_their_key_alone_and_are_no_environment() -> None:
             seal.open_credentials(content)
     with pytest.raises(SealBroken):
         Seal(KEY).open(sealed, "")
+
+
+# With a key that all members of a cluster have
+
+CLUSTER = bytes(reversed(range(32)))
+
+
+@given(environments, words)
+def test_what_one_member_closes_all_members_open_and_nobody_else(
+    env: dict[str, str], job_id: str
+) -> None:
+    sealed = Seal(KEY, CLUSTER).close(env, job_id)
+    assert Seal(bytes(32), CLUSTER).open(sealed, job_id) == env
+    for stranger in (Seal(KEY), Seal(bytes(32), KEY), Seal(KEY, bytes(32))):
+        with pytest.raises(SealBroken):
+            stranger.open(sealed, job_id)
+
+
+def test_output_goes_by_the_clusters_key_as_well() -> None:
+    sealed = Seal(KEY, CLUSTER).close_output(["line"], "a")
+    assert Seal(bytes(32), CLUSTER).open_output(sealed, "a") == ["line"]
+    with pytest.raises(SealBroken):
+        Seal(KEY).open_output(sealed, "a")
+
+
+def test_what_was_closed_before_the_node_was_a_member_opens_still() -> None:
+    alone, member = Seal(KEY), Seal(KEY, CLUSTER)
+    assert member.open(alone.close({"A": CANARY}, "a"), "a") == {"A": CANARY}
+    assert member.open_output(alone.close_output([CANARY], "a"), "a") == [CANARY]
+    with pytest.raises(SealBroken):
+        Seal(bytes(32), CLUSTER).open(alone.close({"A": CANARY}, "a"), "a")
+
+
+def test_credentials_and_fingerprints_stay_the_nodes_own() -> None:
+    alone, member = Seal(KEY), Seal(KEY, CLUSTER)
+    assert alone.open_credentials(member.close_credentials(b"x")) == b"x"
+    assert member.fingerprint(b"x") == alone.fingerprint(b"x")
+    with pytest.raises(SealBroken):
+        Seal(bytes(32), CLUSTER).open_credentials(member.close_credentials(b"x"))

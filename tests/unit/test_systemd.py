@@ -160,6 +160,30 @@ def test_the_environment_goes_into_the_unit(monkeypatch: pytest.MonkeyPatch) -> 
     assert command(printed("systemd-unit"))[-2:] == ["--settle", "2.5"]
 
 
+@pytest.mark.parametrize(
+    ("given", "variable", "flags"),
+    [
+        (["--no-mdns"], None, ["--no-mdns"]),
+        (["--mdns"], None, ["--mdns"]),
+        (["--mdns"], "false", ["--mdns"]),
+        ([], "false", ["--no-mdns"]),
+        ([], None, []),
+    ],
+)
+def test_a_switch_goes_into_the_unit_as_the_flag_that_turns_it(
+    given: list[str], variable: str | None, flags: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if variable is not None:
+        monkeypatch.setenv("CONTAINER_MANAGER_MDNS", variable)
+    words = command(printed(*given, "systemd-unit"))
+    assert [word for word in words if "mdns" in word] == flags
+
+
+def test_peers_go_into_the_unit_one_by_one() -> None:
+    peers = ["--peer", "node-b:4001", "--peer", "[::1]:4001"]
+    assert command(printed(*peers, "systemd-unit"))[-4:] == peers
+
+
 def test_data_is_kept_where_systemd_makes_it() -> None:
     unit = printed("systemd-unit")
     assert command(unit)[-2:] == ["--data-dir", "/var/lib/container-manager"]
