@@ -152,7 +152,7 @@ def test_end_to_end_is_left_out_where_there_is_no_compose_and_not_asked_for_by_n
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
         assert beside({}) == (["./e2e_test.sh"], {**env, "DOCKER_HOST": "unix:///some.sock"})
-        (tmp_path / "docker-compose").unlink()
+        (tmp_path / "docker-compose").unlink(missing_ok=True)
     assert run.E2E not in run.steps_of("test", ["tests/unit/test_run.py"])
 
 
