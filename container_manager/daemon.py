@@ -141,6 +141,7 @@ async def _serve(settings: Settings) -> int:
             age=retain,
             jobs=settings.retain_jobs,
         )
+        ledger.when_brought_back = lambda job: tracker.touch(job.id)
         watcher = Watcher(engine, look=tracker.look_at_everything, hint=tracker.hint)
         metrics = Metrics(ledger, queue, slots, pulls, workers, engine)
 

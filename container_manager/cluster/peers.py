@@ -110,7 +110,7 @@ class Peers:
     def start(self) -> None:
         """Begin to dial."""
         for target in self._static:
-            self._spawn(self._dial(target), f"dial-{target.addresses[0]}")
+            self._spawn(self._dial(target, YIELD), f"dial-{target.addresses[0]}")
 
     async def close(self) -> None:
         """Say goodbye to all."""
@@ -128,8 +128,17 @@ class Peers:
 
     # -- who there may be ----------------------------------------------------------------------
 
-    def found(self, node: str, addresses: Iterable[str], *, name: str = "") -> None:
-        """There may be a node at these addresses: it was announced, or known before."""
+    def found(
+        self, node: str, addresses: Iterable[str], *, name: str = "", patience: float = YIELD
+    ) -> None:
+        """There may be a node at these addresses: it was announced, or known before.
+
+        Args:
+            node: its id.
+            addresses: where, as `host:port`.
+            name: what people call it.
+            patience: seconds that it is left to call, if its id is the lower one.
+        """
         addresses = tuple(addresses)
         if node == self._identity.node or not addresses:
             return
@@ -141,13 +150,14 @@ class Peers:
         member.name = member.name or name
         if (target := self._found.get(node)) is None:
             target = self._found[node] = _Target(addresses, node)
-            self._spawn(self._dial(target), f"dial-{node}")
+            self._spawn(self._dial(target, patience), f"dial-{node}")
         target.addresses = addresses
         target.news.set()
 
     def remembered(self, node: str, addresses: Iterable[str], name: str) -> None:
         """A node was a member before this start."""
-        self.found(node, addresses, name=name)
+        # It does not know yet that this one is back.
+        self.found(node, addresses, name=name, patience=0.0)
         if (member := self.members.get(node)) is not None:
             member.trusted = True
 
@@ -173,10 +183,10 @@ class Peers:
 
     # -- dialling ------------------------------------------------------------------------------
 
-    async def _dial(self, target: _Target) -> None:
+    async def _dial(self, target: _Target, patience: float) -> None:
         pause = FIRST_PAUSE
         if target.node is not None and target.node < self._identity.node:
-            await asyncio.sleep(YIELD)
+            await asyncio.sleep(patience)
         while True:
             if target.node is not None and (link := self.links.get(target.node)) is not None:
                 await link.closed.wait()

@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING
 import pytest
 import pytest_asyncio
 
+from container_manager.cluster.secret import ClusterSecret
 from tests.support.cluster import (
+    NO_ENGINE,
     Load,
     equal,
     id_of,
@@ -29,7 +31,9 @@ from tests.support.waiting import eventually
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from tests.conftest import MakeNetwork
+    import aiodocker
+
+    from tests.conftest import MakeDaemon, MakeNetwork
     from tests.integration.conftest import MakeNode
     from tests.support.daemon import Daemon
     from tests.support.netns import Host, Network
@@ -338,3 +342,60 @@ async def test_what_is_secret_is_nowhere_in_the_clear_on_the_wire(node: MakeNode
 
 async def _lists(node: Daemon, job: str) -> bool:
     return job in await jobs(node)
+
+
+# With an engine
+
+
+@pytest.mark.engine
+async def test_nothing_that_ended_since_a_copy_was_made_is_run_again(
+    daemon: MakeDaemon, tmp_path: Path, engine_url: str, docker: aiodocker.Docker, image: str
+) -> None:
+    secret = {"CONTAINER_MANAGER_SECRET": ClusterSecret.new_text()}
+    ports = [str(free_port()), str(free_port())]
+    a, b = [
+        await daemon(
+            *("--no-mdns", "--settle", "0", "--p2p-port", mine, "--peer", f"127.0.0.1:{other}"),
+            name=name,
+            docker_host=NO_ENGINE,
+            env=secret,
+            wait_ready=False,
+        )
+        for name, mine, other in (("a", *ports), ("b", *reversed(ports)))
+    ]
+    await linked(a, b)
+    cancelled = await a.create(image)
+    finished = await a.create(image, type="batch", arguments=["true"])
+    await equal([a, b], {cancelled: "pending", finished: "pending"}, HEALED)
+    await a.terminate()
+    shutil.copytree(a.data_dir, tmp_path / "copy")
+
+    await a.start(wait_ready=False)
+    await a.call("ContainerService.Cancel", {"job_id": cancelled})
+    await a.kill()
+    a.docker_host = engine_url
+    await a.start()
+    done = await a.wait(finished)
+    await equal([a, b], {cancelled: "cancelled", finished: "complete"}, HEALED)
+    await docker.containers.container(done["container"]["id"]).delete(force=True)
+    await a.kill()
+
+    shutil.rmtree(a.data_dir)
+    shutil.copytree(tmp_path / "copy", a.data_dir)
+    await a.start()
+    # A new one shows that jobs are run again.
+    new = await a.create(image, type="batch", arguments=["true"])
+    assert (await a.wait(new))["status"] == "complete"
+    await equal([a, b], {cancelled: "cancelled", finished: "complete", new: "complete"}, HEALED)
+    for one in (a, b):
+        said = [entry["status"] for entry in (await one.status(cancelled))["history"]]
+        assert said == ["pending", "cancelled"]
+        again = await one.status(finished)
+        assert (again["attempts"], again["container"]["id"]) == (1, done["container"]["id"])
+    names = {
+        name
+        for one in await docker.containers.list(all=True)
+        for name in one["Names"]
+        if cancelled in name or finished in name
+    }
+    assert names == set()
