@@ -78,6 +78,8 @@ def is_genuine(record: Record) -> bool:
     digest = _leaf(record)
     for start in range(SIGNED, len(proof), STEP):
         side, neighbour = proof[start], proof[start + 1 : start + STEP]
+        if side not in (_LEFT, _RIGHT):
+            return False
         digest = _joined(neighbour, digest) if side == _LEFT else _joined(digest, neighbour)
     return _is_signed(proof[:KEY], proof[KEY:SIGNED], digest)
 

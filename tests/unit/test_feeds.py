@@ -444,6 +444,10 @@ def test_what_is_written_anew_elsewhere_is_still_told_of_in_the_older_feed() -> 
         assert told(c.connection) == told(b.connection)
         assert told(c.connection)["thing", b"1"] == thing(2, B)
         assert feeds.vector(c.connection)[a.feed.name] == 2
+        # It stands where B has written it: a part of B's feed, should nobody have the rest.
+        assert feeds.parts(c.connection) == {b.feed.name: 1}
+        (husk, _) = all_of(c.connection, a.feed.name)
+        assert husk == Entry(1, thing(2, B), (b.feed.name, 1))
         # And the other way about: what comes too late stands where it came from all the same.
         a.hear(b)
         c.hear(b)

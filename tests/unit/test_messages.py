@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from container_manager.cluster import frames, messages
 from container_manager.cluster.frames import Decoder, FrameError
 from container_manager.cluster.messages import BATCH, HELD, OFFER, RECEIVED, SUBSCRIBE, UNSUBSCRIBE
+from container_manager.cluster.signing import LONGEST, SIGNED, STEP
 from container_manager.cluster.sync import Batch, Held, Offer, Received, Subscribe, Unsubscribe
 from container_manager.record import Entry, Record
 from tests.unit.test_frames import contents
@@ -37,9 +38,10 @@ full = st.builds(
     nodes,
     st.none() | counts,
     st.binary(),
-    st.binary(min_size=96, max_size=96),
+    st.integers(0, 6).map(lambda steps: bytes(SIGNED + steps * STEP)),
 )
-entries = st.builds(Entry, numbers, full | full.map(Record.dropped))
+homes = st.none() | st.tuples(feeds, counts)
+entries = st.builds(Entry, numbers, full | full.map(Record.dropped), homes)
 said = st.one_of(
     st.builds(Subscribe, feeds, counts, counts),
     st.builds(Unsubscribe, feeds),
@@ -159,7 +161,7 @@ def test_a_malformed_field_is_refused(kind: int, place: int, value: Any) -> None
 
 
 RECORD = Record("job", bytes(16), 1, 2, NODE, 3, b"body", SIGNATURE)
-SEQ, KIND, ID, EPOCH, REVISION, WRITER, EXPIRES_AT, BODY, SIGNED, DROPPED = range(10)
+SEQ, KIND, ID, EPOCH, REVISION, WRITER, EXPIRES_AT, BODY, PROOF, DROPPED, HOME = range(11)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +175,11 @@ SEQ, KIND, ID, EPOCH, REVISION, WRITER, EXPIRES_AT, BODY, SIGNED, DROPPED = rang
         *((RECORD, WRITER, value) for value in (None, 1, NODE.encode(), [NODE])),
         *((RECORD, EXPIRES_AT, value) for value in NO_COUNTS if value is not None),
         *((RECORD, BODY, value) for value in (None, "body", 1, [])),
-        *((RECORD, SIGNED, value) for value in (None, b"", bytes(95), bytes(97), "x" * 96)),
+        *((RECORD, PROOF, value) for value in (None, b"", bytes(95), bytes(97), "x" * 96)),
+        (RECORD, PROOF, bytes(LONGEST + STEP)),
+        *((RECORD, HOME, value) for value in (1, "", "ab", {}, [], [FEED])),
+        *((RECORD, HOME, [name, 1]) for name in NO_FEEDS),
+        *((RECORD, HOME, [FEED, value]) for value in NO_COUNTS),
         (RECORD, DROPPED, DIGEST),
         (RECORD.dropped(), BODY, b""),
         *((RECORD.dropped(), DROPPED, value) for value in (None, b"", bytes(31), "x" * 32)),
@@ -185,6 +191,13 @@ def test_a_malformed_record_is_refused(record: Record, place: int, value: Any) -
     content[5][0][place] = value
     with pytest.raises(FrameError, match=f"kind {BATCH}"):
         messages.decode(kind, content)
+
+
+def test_an_entry_of_an_earlier_version_stands_where_it_is_told() -> None:
+    entry = Entry(1, RECORD)
+    kind, content = over_the_wire(*messages.encode(Batch(FEED, 0, 0, 1, 1, [entry])))
+    del content[5][0][HOME:]
+    assert messages.decode(kind, content) == Batch(FEED, 0, 0, 1, 1, [entry])
 
 
 def test_a_record_that_was_never_signed_is_refused() -> None:

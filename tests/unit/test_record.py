@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from container_manager.cluster.signing import Signer, is_genuine
+from container_manager.cluster.signing import KEY as KEY_SIZE
+from container_manager.cluster.signing import (
+    LONGEST,
+    SIGNED,
+    STEP,
+    TREE,
+    Signer,
+    is_genuine,
+    is_proof,
+)
 from container_manager.node import Node, new_key
 from container_manager.record import Record
 
@@ -93,12 +103,17 @@ CHANGES: dict[str, Any] = {
 }
 
 
+def signed(told: Record, key: bytes = KEY) -> Record:
+    (found,) = Signer(key).signed([told])
+    return found
+
+
 @pytest.mark.parametrize("name", CHANGES)
 def test_each_field_is_signed(name: str) -> None:
-    signed = Signer(KEY).signed(record())
-    assert is_genuine(signed)
-    changed = replace(signed, **{name: CHANGES[name]})
-    assert changed.signed_content() != signed.signed_content()
+    genuine = signed(record())
+    assert is_genuine(genuine)
+    changed = replace(genuine, **{name: CHANGES[name]})
+    assert changed.signed_content() != genuine.signed_content()
     assert not is_genuine(changed)
 
 
@@ -108,29 +123,64 @@ def test_all_fields_but_the_signature_itself_are_tried() -> None:
 
 
 def test_what_was_dropped_is_still_signed_and_only_as_what_it_was() -> None:
-    dropped = Signer(KEY).signed(record()).dropped()
+    dropped = signed(record()).dropped()
     assert is_genuine(dropped)
     assert not is_genuine(replace(dropped, digest_of_dropped=bytes(32)))
     assert not is_genuine(replace(dropped, expires_at=6))
 
 
 def test_nobody_signs_for_another() -> None:
-    other = Signer(new_key())
-    mine = Signer(KEY).signed(record())
-    assert other.signed(record()).signature is None
-    assert other.signed(mine) is mine
-    theirs = other._public + other._key.sign(record().signed_content())
-    assert not is_genuine(replace(mine, signature=theirs))
-    # Their key with a signature of mine, and the other way about.
-    assert mine.signature is not None
-    assert not is_genuine(replace(mine, signature=theirs[:32] + mine.signature[32:]))
-    assert not is_genuine(replace(mine, signature=mine.signature[:32] + theirs[32:]))
+    other = new_key()
+    mine = signed(record())
+    assert signed(record(), other).signature is None
+    assert signed(mine, other) is mine
+    named = record(writer=Node.from_key(other, "").id)
+    ours, theirs = mine.signature, signed(named, other).signature
+    assert ours is not None
+    assert theirs is not None
+    assert is_genuine(replace(named, signature=theirs))
+    # Their proof, their key with a signature of mine, and the other way about.
+    for proof in (theirs, theirs[:KEY_SIZE] + ours[KEY_SIZE:], ours[:KEY_SIZE] + theirs[KEY_SIZE:]):
+        assert not is_genuine(replace(mine, signature=proof))
 
 
-@given(st.binary(max_size=100) | st.binary(min_size=96, max_size=96))
-def test_garbage_is_no_signature(garbage: bytes) -> None:
+@pytest.mark.parametrize("number", [1, 2, 3, 5, 63, 64, 65, 130])
+def test_of_many_that_are_signed_together_each_is_genuine_by_itself(number: int) -> None:
+    many = Signer(KEY).signed([record(id=b"%d" % one) for one in range(number)])
+    assert all(is_genuine(one) and is_proof(one.signature or b"") for one in many)
+    assert len({(one.signature or b"")[:SIGNED] for one in many}) == -(-number // TREE)
+    for one, other in pairwise(many):
+        assert not is_genuine(replace(one, signature=other.signature))
+
+
+def test_what_is_not_its_own_or_signed_already_stays_as_it_was() -> None:
+    others, before = record(writer="0" * 32), signed(record(id=b"before"))
+    told = [others, record(id=b"1"), before, record(id=b"2"), others]
+    found = Signer(KEY).signed(told)
+    assert (found[0], found[2], found[4]) == (others, before, others)
+    assert [one.id for one in found] == [one.id for one in told]
+    assert all(is_genuine(found[place]) for place in (1, 2, 3))
+    assert Signer(KEY).signed([]) == []
+
+
+@given(st.integers(0), st.integers(0, 7))
+def test_a_single_changed_bit_breaks_a_proof(place: int, bit: int) -> None:
+    first, _ = Signer(KEY).signed([record(), record(id=b"2")])
+    proof = bytearray(first.signature or b"")
+    assert len(proof) == SIGNED + STEP
+    proof[place % len(proof)] ^= 1 << bit
+    assert not is_genuine(replace(first, signature=bytes(proof)))
+
+
+@given(
+    st.binary(max_size=400)
+    | st.sampled_from([SIGNED, SIGNED + 33, LONGEST, LONGEST + 33]).map(bytes)
+)
+def test_garbage_is_no_proof(garbage: bytes) -> None:
     assert not is_genuine(record(signature=garbage))
+    longer = (signed(record()).signature or b"") + garbage
+    assert is_genuine(record(signature=longer)) == (garbage == b"")
 
 
-def test_what_bears_no_signature_is_not_genuine() -> None:
+def test_what_bears_no_proof_is_not_genuine() -> None:
     assert not is_genuine(record())
