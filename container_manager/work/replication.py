@@ -166,28 +166,37 @@ class Replication:
             state.wake.set()
 
     async def _send(self, peer: str, state: _Peer) -> None:
+        try:
+            await self._send_for_ever(peer, state)
+        except LinkClosed:
+            return
+        except (StorageUnavailable, FrameError) as error:
+            # The next link begins where this one has come to.
+            log.warning("feeds not sent", peer=peer, reason=str(error))
+            await state.link.close()
+
+    async def _send_for_ever(self, peer: str, state: _Peer) -> None:
         link, ready = state.link, None
-        with suppress(LinkClosed):
-            while True:
-                state.wake.clear()
-                while state.outbox:
-                    await link.send(*messages.encode(state.outbox.popleft()))
-                if (due := self._sync.next_batch(peer)) is None:
-                    if ready is None:
-                        await state.wake.wait()
-                        continue
-                    reading = None
-                else:
-                    feed, after = due
-                    held = self._sync.holds[feed]
-                    reading = self._database.scan(partial(self._read, feed, after))
-                # While one is sent the next one is read.
-                if ready is not None:
-                    await link.send(*messages.encode(ready))
-                    ready = None
-                if reading is not None:
-                    entries, whole = await reading
-                    ready = self._sync.batch(peer, feed, after, entries, held=held, whole=whole)
+        while True:
+            state.wake.clear()
+            while state.outbox:
+                await link.send(*messages.encode(state.outbox.popleft()))
+            if (due := self._sync.next_batch(peer)) is None:
+                if ready is None:
+                    await state.wake.wait()
+                    continue
+                reading = None
+            else:
+                feed, after = due
+                held = self._sync.holds[feed]
+                reading = self._database.scan(partial(self._read, feed, after))
+            # While one is sent the next one is read.
+            if ready is not None:
+                await link.send(*messages.encode(ready))
+                ready = None
+            if reading is not None:
+                entries, whole = await reading
+                ready = self._sync.batch(peer, feed, after, entries, held=held, whole=whole)
 
     def _read(self, feed: str, after: int, connection: Connection) -> tuple[list[Entry], bool]:
         found, whole = feeds.entries(connection, feed, after, BATCH)
@@ -237,14 +246,16 @@ class Replication:
         state.wake.set()
 
     async def _take_in(self, peer: str, state: _Peer, batch: Batch) -> None:
-        foreign = [one.record for one in batch.entries if one.record.writer != peer]
-        if foreign and not await asyncio.to_thread(_all_genuine, foreign):
-            log.warning("peer sends records that their writers have not signed", peer=peer)
-            await state.link.close()
-            return
+        told = batch.entries
+        if any(one.record.writer != peer for one in told):
+            told = await asyncio.to_thread(_genuine, told, peer)
+            if len(told) < len(batch.entries):
+                # They are nobody's: neither kept nor handed on.
+                number = len(batch.entries) - len(told)
+                log.warning("records that their writers have not signed", peer=peer, number=number)
 
         def merge(connection: Connection) -> list[Record]:
-            return feeds.merge(connection, batch.feed, batch.entries, batch.holds, self._now())
+            return feeds.merge(connection, batch.feed, told, batch.holds, self._now())
 
         def then(taken: list[Record], error: BaseException | None) -> None:
             if error is None:
@@ -277,5 +288,6 @@ def _adopt(feed: str, places: list[Place], connection: Connection) -> int:
     return feeds.adopt(connection, feed, places)
 
 
-def _all_genuine(records: list[Record]) -> bool:
-    return all(is_genuine(record) for record in records)
+def _genuine(told: list[Entry], peer: str) -> list[Entry]:
+    """Those that `peer` has written itself, and those that their writers have signed."""
+    return [one for one in told if one.record.writer == peer or is_genuine(one.record)]
