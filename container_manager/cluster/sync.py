@@ -295,12 +295,11 @@ class Sync:
             sending.held = held
         last = entries[-1].seq if entries else after
         holds = 0
-        if whole and self._is_mine(feed):
-            holds = max(held, last)
-        elif whole:
-            # Of another's feed there may be parts beyond what is held.
-            holds = sending.held
-        sending.sent, sending.whole = (max(holds, after) if whole else last), whole
+        if whole:
+            # Of another's feed there may be parts beyond what is held, and between them something
+            # may still come: what follows begins again where it is held.
+            holds = max(held, last) if self._is_mine(feed) else sending.held
+        sending.sent, sending.whole = (holds if whole else last), whole
         sending.on_their_way.append(sending.sent)
         return Batch(feed, sending.stream, after, sending.sent, holds, entries)
 

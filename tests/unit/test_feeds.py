@@ -121,6 +121,22 @@ def test_a_run_that_has_moved_all_of_an_older_feed_still_knows_how_far_that_came
         }
 
 
+def test_what_comes_back_of_an_older_run_is_a_part_until_all_has_come() -> None:
+    """As after an older copy of the data directory was put back: the others know more of it."""
+    with closing(store()) as connection:
+        first = begun(connection, run="1" * 16)
+        records.put(connection, thing(id_=b"1"), first.next_place())
+        begun(connection, run="2" * 16)
+        feeds.merge(connection, first.name, [Entry(5, thing(id_=b"2"))], 0, NOW)
+        assert feeds.vector(connection)[first.name] == 1
+        assert feeds.parts(connection) == {first.name: 5}
+        begun(connection, run="3" * 16)
+        assert feeds.vector(connection)[first.name] == 1
+        feeds.merge(connection, first.name, [Entry(9, thing(id_=b"3"))], 9, NOW)
+        assert feeds.vector(connection)[first.name] == 9
+        assert feeds.parts(connection) == {}
+
+
 def test_a_part_of_anothers_feed_is_not_held() -> None:
     with closing(store()) as connection:
         begun(connection)
