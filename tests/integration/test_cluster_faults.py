@@ -390,7 +390,7 @@ async def test_nothing_that_ran_when_a_copy_was_made_and_ended_since_is_run_agai
     await a.start()
     # As often as it ends it would be tried again.
     retry = {"max_attempts": 9, "backoff": 0.1, "on_exit": True}
-    job = await a.create(image, type="batch", arguments=["sleep", "300"], retry=retry)
+    job = await a.create(image, type="batch", retry=retry)
 
     async def runs() -> bool:
         return (await a.status(job))["phase"] == "running"
