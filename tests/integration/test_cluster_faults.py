@@ -351,19 +351,7 @@ async def _lists(node: Daemon, job: str) -> bool:
 async def test_nothing_that_ended_since_a_copy_was_made_is_run_again(
     daemon: MakeDaemon, tmp_path: Path, engine_url: str, docker: aiodocker.Docker, image: str
 ) -> None:
-    secret = {"CONTAINER_MANAGER_SECRET": ClusterSecret.new_text()}
-    ports = [str(free_port()), str(free_port())]
-    a, b = [
-        await daemon(
-            *("--no-mdns", "--settle", "0", "--p2p-port", mine, "--peer", f"127.0.0.1:{other}"),
-            name=name,
-            docker_host=NO_ENGINE,
-            env=secret,
-            wait_ready=False,
-        )
-        for name, mine, other in (("a", *ports), ("b", *reversed(ports)))
-    ]
-    await linked(a, b)
+    a, b = await _pair(daemon)
     cancelled = await a.create(image)
     finished = await a.create(image, type="batch", arguments=["true"])
     await equal([a, b], {cancelled: "pending", finished: "pending"}, HEALED)
@@ -382,20 +370,85 @@ async def test_nothing_that_ended_since_a_copy_was_made_is_run_again(
 
     shutil.rmtree(a.data_dir)
     shutil.copytree(tmp_path / "copy", a.data_dir)
-    await a.start()
-    # A new one shows that jobs are run again.
-    new = await a.create(image, type="batch", arguments=["true"])
-    assert (await a.wait(new))["status"] == "complete"
+    new = await _started_before_it_is_told(a, b, image)
     await equal([a, b], {cancelled: "cancelled", finished: "complete", new: "complete"}, HEALED)
     for one in (a, b):
         said = [entry["status"] for entry in (await one.status(cancelled))["history"]]
         assert said == ["pending", "cancelled"]
         again = await one.status(finished)
         assert (again["attempts"], again["container"]["id"]) == (1, done["container"]["id"])
-    names = {
-        name
-        for one in await docker.containers.list(all=True)
-        for name in one["Names"]
-        if cancelled in name or finished in name
-    }
-    assert names == set()
+    assert await _containers(docker, cancelled, finished) == set()
+
+
+@pytest.mark.engine
+async def test_nothing_that_ran_when_a_copy_was_made_and_ended_since_is_run_again(
+    daemon: MakeDaemon, tmp_path: Path, engine_url: str, docker: aiodocker.Docker, image: str
+) -> None:
+    a, b = await _pair(daemon)
+    await a.terminate()
+    a.docker_host = engine_url
+    await a.start()
+    # As often as it ends it would be tried again.
+    retry = {"max_attempts": 9, "backoff": 0.1, "on_exit": True}
+    job = await a.create(image, type="batch", retry=retry)
+
+    async def runs() -> bool:
+        return (await a.status(job))["phase"] == "running"
+
+    await eventually(runs, 10)
+    await a.terminate()
+    shutil.copytree(a.data_dir, tmp_path / "copy")
+
+    await a.start()
+    await a.call("ContainerService.Cancel", {"job_id": job})
+    ended = await a.wait(job)
+    await equal([a, b], {job: "cancelled"}, HEALED)
+    await docker.containers.container(ended["container"]["id"]).delete(force=True)
+    await a.kill()
+
+    shutil.rmtree(a.data_dir)
+    shutil.copytree(tmp_path / "copy", a.data_dir)
+    new = await _started_before_it_is_told(a, b, image)
+    await equal([a, b], {job: "cancelled", new: "complete"}, HEALED)
+    for one in (a, b):
+        again = await one.status(job)
+        assert (again["attempts"], again["history"]) == (1, ended["history"])
+    assert await _containers(docker, job) == set()
+
+
+async def _pair(daemon: MakeDaemon) -> tuple[Daemon, Daemon]:
+    """Two linked nodes on this machine, without an engine."""
+    secret = {"CONTAINER_MANAGER_SECRET": ClusterSecret.new_text()}
+    ports = [str(free_port()), str(free_port())]
+    a, b = [
+        await daemon(
+            *("--no-mdns", "--settle", "0", "--p2p-port", mine, "--peer", f"127.0.0.1:{other}"),
+            name=name,
+            docker_host=NO_ENGINE,
+            env=secret,
+            wait_ready=False,
+        )
+        for name, mine, other in (("a", *ports), ("b", *reversed(ports)))
+    ]
+    await linked(a, b)
+    return a, b
+
+
+async def _started_before_it_is_told(a: Daemon, b: Daemon, image: str) -> str:
+    """Start a node while the other one cannot say anything; a new job, which it runs meanwhile."""
+    assert b.process is not None
+    b.process.send_signal(signal.SIGSTOP)
+    try:
+        await a.start()
+        new = await a.create(image, type="batch", arguments=["true"])
+        assert (await a.wait(new))["status"] == "complete"
+    finally:
+        b.process.send_signal(signal.SIGCONT)
+    return new
+
+
+async def _containers(docker: aiodocker.Docker, *job_ids: str) -> set[str]:
+    """The names of the containers that there are of these jobs."""
+    listed = await docker.containers.list(all=True)
+    names = {name for one in listed for name in one["Names"]}
+    return {name for name in names if any(job in name for job in job_ids)}
