@@ -84,6 +84,8 @@ def begin_own(connection: Connection, feed: OwnFeed) -> None:
     """Note that a run has begun, in the transaction of its first writing."""
     node, _, run = feed.name.partition(".")
     connection.execute(f"UPDATE feed SET seq = max(seq, ({_TOP})), open = 0 WHERE open = 1")  # noqa: S608
+    # Of a run that has written nothing nobody knows.
+    connection.execute("DELETE FROM feed WHERE node = ? AND seq = 0 AND id <> ?", (node, feed.id))
     begun = (feed.id, node, run, feed.seq, 1)
     connection.execute("INSERT OR REPLACE INTO feed VALUES (?, ?, ?, ?, ?)", begun)
 

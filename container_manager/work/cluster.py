@@ -124,8 +124,10 @@ class Cluster:
         self._host = host
         self._port = await self.peers.listen(host, port)
         for record in self._database.read(lambda c: records.of_kind(c, NODE)):
-            if record.writer != self._node:
-                said = _said(record)
+            said = _said(record)
+            if record.writer == self._node:
+                self._engine = said.get("engine")
+            else:
                 addresses = [one for one in said.get("addresses", ()) if type(one) is str]
                 self.peers.remembered(record.writer, addresses, str(said.get("name", "")))
 
@@ -193,10 +195,11 @@ class Cluster:
         body = orjson.dumps(said, option=orjson.OPT_SORT_KEYS)
         place = self._feed.next_place()
         with suppress(StorageUnavailable):
-            await self._database.write(
+            # A start that says nothing new leaves no feed behind for everybody to keep in mind.
+            if await self._database.write(
                 lambda c: records.write(c, NODE, bytes.fromhex(self._node), body, self._node, place)
-            )
-            self._feed.committed(place.seq)
+            ):
+                self._feed.committed(place.seq)
 
     def _hello(self) -> Hello:
         return Hello(
