@@ -17,7 +17,7 @@ Times are seconds on any clock that only rises.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from container_manager.record import Entry
@@ -154,20 +154,23 @@ class _Peer:
 class Sync:
     """One node's part in it. Whoever uses it reads and merges feeds, and carries what is sent."""
 
-    def __init__(self, node: str, holds: dict[str, int], parts: Vector) -> None:
+    def __init__(self, node: str, own: str, holds: dict[str, int], parts: Vector) -> None:
         """Take part in it.
 
         Args:
             node: its id.
+            own: the feed that this run writes.
             holds: up to where it holds each feed; kept up to date by `advanced`.
             parts: the last places of feeds at which it has something beyond that.
         """
         self._node = node
+        self._own = own
         self.holds = holds
         self._parts = {feed: _Part(top) for feed, top in parts.items()}
         self._peers: dict[str, _Peer] = {}
         self._wanted: dict[str, _Wanted] = {}
         self._streams = 0
+        self._hollow: set[str] = set()
 
     # -- peers ---------------------------------------------------------------------------------
 
@@ -199,6 +202,20 @@ class Sync:
             all(self.holds.get(f, 0) >= upto for f, upto in peer.holds.items() if self._is_mine(f))
             for peer in self._peers.values()
         )
+
+    # -- feeds that have come to nothing -------------------------------------------------------
+
+    def hollowed(self, feeds: Iterable[str]) -> None:
+        """Of these feeds nothing is left here: all that they told of has moved on, or is gone.
+
+        Nobody is told any more that this node holds them, so that they are forgotten everywhere:
+        each start of each node begins one.
+        """
+        self._hollow.update(feeds)
+
+    def vector(self) -> dict[str, int]:
+        """What this node holds, for others to be told."""
+        return {f: upto for f, upto in self.holds.items() if upto and f not in self._hollow}
 
     # -- what comes in -------------------------------------------------------------------------
 
@@ -246,6 +263,9 @@ class Sync:
         """A batch is on disk; gives what to answer."""
         if (wanted := self._wanted.get(batch.feed)) is not None:
             wanted.since = now
+        known = batch.feed in self.holds or batch.feed in self._parts
+        if not (known or batch.entries):
+            self._hollow.add(batch.feed)
         self.advanced(batch.feed, batch.holds, now)
         self._note_part(batch, now)
         return Received(batch.feed, batch.upto, self.holds.get(batch.feed, 0))
@@ -296,9 +316,9 @@ class Sync:
         last = entries[-1].seq if entries else after
         holds = 0
         if whole:
-            # Of another's feed there may be parts beyond what is held, and between them something
-            # may still come: what follows begins again where it is held.
-            holds = max(held, last) if self._is_mine(feed) else sending.held
+            # Of any feed but that of this run there may be parts beyond what is held, and between
+            # them something may still come: what follows begins again where it is held.
+            holds = max(held, last) if feed == self._own else sending.held
         sending.sent, sending.whole = (holds if whole else last), whole
         sending.on_their_way.append(sending.sent)
         return Batch(feed, sending.stream, after, sending.sent, holds, entries)
@@ -315,7 +335,7 @@ class Sync:
                 yield self._node, Adopt(feed)
         for name, state in self._peers.items():
             # Said again until it answers: it costs little, and nothing while all is quiet.
-            more = {f: upto for f, upto in self.holds.items() if state.holds.get(f, 0) < upto}
+            more = {f: upto for f, upto in self.vector().items() if state.holds.get(f, 0) < upto}
             if more:
                 yield name, Offer(more)
 
@@ -325,6 +345,8 @@ class Sync:
         for entry in batch.entries:
             feed, seq = entry.home or (batch.feed, entry.seq)
             tops[feed] = max(tops.get(feed, 0), seq)
+        if batch.entries:
+            self._hollow -= tops.keys()
         for feed, top in tops.items():
             if (part := self._parts.get(feed)) is not None:
                 top = max(top, part.top)  # noqa: PLW2901 - the later of the two

@@ -106,6 +106,23 @@ _TOP = """
 """The last place of a feed at which something stands."""
 
 
+def forget_hollow(connection: Connection, node: str) -> list[str]:
+    """Forget feeds of which nothing is left here; gives their names.
+
+    But for the open one, and one of another node than `node`: that there are others is not
+    forgotten (see `jobs.forget`).
+    """
+    hollow = (
+        f"NOT open AND node <> '' AND ({_TOP}) = 0"  # noqa: S608 - constants
+        " AND id <> coalesce((SELECT max(id) FROM feed WHERE node <> ?1), 0)"
+    )
+    query = f"SELECT node, run FROM feed WHERE {hollow}"  # noqa: S608 - constants
+    names = [feed_name(*found) for found in connection.execute(query, (node,))]
+    if names:
+        connection.execute(f"DELETE FROM feed WHERE {hollow}", (node,))  # noqa: S608 - constants
+    return names
+
+
 def vector(connection: Connection) -> dict[str, int]:
     """Up to where each feed is held."""
     # What was there before there were feeds has no name yet.

@@ -43,6 +43,8 @@ from container_manager.store.records import Place
 
 TICK = 1.0
 """Seconds between two looks at what is missing where."""
+HOLLOW_EVERY = 60.0
+"""Seconds between two looks at which feeds have come to nothing."""
 BATCH = 256
 """Records that one batch has at most."""
 BATCH_BYTES = 1 << 20
@@ -108,13 +110,13 @@ class Replication:
         """Set once a peer has been met that has nothing of this node's own that it lacks."""
         holds = database.read(feeds.vector)
         holds[feed.name] = feed.seq
-        self._sync = Sync(node, holds, database.read(feeds.parts))
+        self._sync = Sync(node, feed.name, holds, database.read(feeds.parts))
         feed.on_commit(self._grown)
 
     @property
     def vector(self) -> dict[str, int]:
-        """Up to where each feed is held."""
-        return {feed: upto for feed, upto in self._sync.holds.items() if upto}
+        """Up to where each feed is held that there is something of."""
+        return self._sync.vector()
 
     def lag(self, peer: str) -> int | None:
         """How many places of this node's feed a linked peer is behind; None without a link."""
@@ -146,8 +148,16 @@ class Replication:
 
     async def run(self) -> None:
         """See to what is missing where, for ever."""
+        looked = time.monotonic()
         while True:
             await asyncio.sleep(TICK)
+            if time.monotonic() - looked >= HOLLOW_EVERY:
+                looked = time.monotonic()
+                with suppress(StorageUnavailable):
+                    hollow = await self._database.write(
+                        lambda connection: feeds.forget_hollow(connection, self._node)
+                    )
+                    self._sync.hollowed(hollow)
             for peer, message in list(self._sync.tick(time.monotonic())):
                 if isinstance(message, Adopt):
                     await self._adopt(message.feed)

@@ -34,6 +34,8 @@ EPOCH = 1_900_000_000_000_000
 """The time at which every run begins, in microseconds since 1970."""
 NOTICE = 3.0
 """Seconds in which a node notices at the latest that a link is dead."""
+FORGETTING = 0.2
+"""How likely a node forgets in a second which feeds have come to nothing."""
 RETAIN = 5.0
 """Seconds after which a job that is done with is forgotten."""
 SPEC = Spec(image="busybox", labels={"team": "a"})
@@ -123,6 +125,8 @@ class World:
         )
         with host.connection:
             jobs.forget(host.connection, host.id, expired)
+            if self.random.random() < FORGETTING:
+                host.sync.hollowed(feeds.forget_hollow(host.connection, host.id))
         self._pump(host)
 
     # -- nodes ---------------------------------------------------------------------------------
@@ -136,7 +140,7 @@ class World:
         feed = feeds.own_feed(connection, id_, self._hex(16))
         with connection:
             feeds.begin_own(connection, feed)
-        sync_ = Sync(id_, feeds.vector(connection), feeds.parts(connection))
+        sync_ = Sync(id_, feed.name, feeds.vector(connection), feeds.parts(connection))
         return Host(name, id_, connection, feed, sync_)
 
     def _hex(self, digits: int) -> str:
@@ -274,7 +278,7 @@ class World:
         for host, peer in ((one, other), (other, one)):
             with host.connection:
                 feeds.meet(host.connection, peer.feed.name)
-        holds = dict(one.sync.holds), dict(other.sync.holds)
+        holds = one.sync.vector(), other.sync.vector()
         one.sync.linked(other.id, holds[1], self.now)
         other.sync.linked(one.id, holds[0], self.now)
         self._pump(one)
