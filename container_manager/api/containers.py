@@ -152,6 +152,11 @@ class ContainerService:
 
     async def wait(self, params: WaitParams) -> views.WaitView:
         """Answer when the job is final; after `timeout` seconds with how it stands then."""
+        if self._cluster is not None and self._ledger.find(params.job_id) is None:
+            told = await self._asked_for(params.job_id)
+            await self._ledger.arrival(params.job_id, params.timeout)
+            if self._ledger.find(params.job_id) is None:
+                return {**told, "timed_out": not Status(told["status"]).final}
         job = await self._ledger.wait(params.job_id, params.timeout)
         output, timed_out = self._ledger.output(job), not job.status.final
         return {**self._view(_plain(job)), "output": output, "timed_out": timed_out}

@@ -12,6 +12,7 @@ import asyncio
 import re
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from uuid import UUID
 
@@ -74,6 +75,7 @@ class Ledger:
         self._ids = JobIds()
         self._waiters: dict[str, set[asyncio.Future[Job]]] = {}
         self._waiting_callers = 0
+        self._expected: dict[str, set[asyncio.Future[None]]] = {}
         self._stopping = False
         self.now = now
         self.created = 0
@@ -318,6 +320,20 @@ class Ledger:
             if not waiters and self._waiters.get(job.id) is waiters:
                 del self._waiters[job.id]
 
+    async def arrival(self, job_id: str, timeout: float) -> None:
+        """Wait until a job has come that another node has; at most `timeout` seconds."""
+        if (canonical := _canonical(job_id)) is None or self.find(canonical) is not None:
+            return
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        expected = self._expected.setdefault(canonical, set())
+        expected.add(future)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout):
+                await future
+        expected.discard(future)
+        if not expected and self._expected.get(canonical) is expected:
+            del self._expected[canonical]
+
     def stop_waiting(self) -> None:
         """Answer all who wait, now and later, with how things stand: the daemon is to end."""
         self._stopping = True
@@ -341,6 +357,9 @@ class Ledger:
             if record.kind != JOB or record.body is None:
                 continue
             job_id = job_id_of(record.id)
+            for future in self._expected.pop(job_id, ()):
+                if not future.done():
+                    future.set_result(None)
             mine = record.writer == self.node
             if (mine or job_id in self._waiters) and (job := self.find(job_id)) is not None:
                 if mine and self.when_brought_back is not None:

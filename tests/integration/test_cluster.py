@@ -164,6 +164,8 @@ async def test_a_job_that_has_not_come_yet_is_asked_for(member: MakeMember) -> N
     for _ in range(50):
         job_id = await a.create("busybox")
         assert (await b.status(job_id))["status"] == "pending"
+        waited = await b.call("ContainerService.Wait", {"job_id": job_id, "timeout": 0.01})
+        assert (waited["status"], waited["timed_out"]) == ("pending", True)
     # As soon as it is there it can be changed as well.
     job_id = await a.create("busybox")
     assert (await b.call("ContainerService.Cancel", {"job_id": job_id}))["status"] == "cancelled"
