@@ -219,7 +219,7 @@ async def test_discover_describes_every_call(daemon: MakeDaemon) -> None:
     own = {f"{SERVICE}{one}" for one in ("Create", "Status", "List", "Cancel", "Retry", "Wait")}
     for service in ("NetworkService", "VolumeService"):
         own |= {f"{service}.{one}" for one in ("Create", "List", "Remove", "Prune")}
-    assert methods.keys() == {*own, "rpc.discover"}
+    assert methods.keys() == {*own, "NodeService.List", "rpc.discover"}
     params = {param["name"]: param for param in methods[f"{SERVICE}Create"]["params"]}
     assert params["image"]["required"]
     assert all(param["description"] for param in params.values())
