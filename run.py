@@ -679,6 +679,7 @@ def registry_ready(undo: Undo, command: str) -> str:
 
 
 PYTEST, UNIT_TESTS, ON_PODMAN = "pytest", "pytest tests/unit", "pytest on Podman"
+CLUSTER_TESTS = "pytest of the cluster"
 E2E = "e2e_test.sh"
 # What is asked of an engine is run against Podman, too. Left out is what needs no engine, or only
 # one that is away; what tries the tests' own tools; what compares with Docker's own client; the
@@ -687,9 +688,12 @@ E2E = "e2e_test.sh"
 _TESTS = "tests/integration/test_"
 _OTHER_TESTS = ("backup", "disk", "http", "malformed", "power_cut", "pulls", "registry_proxy")
 _OTHER_TESTS += ("spec_engine", "start", "support", "systemd")
+# Links, networks and what nodes tell each other, where the engine matters little.
+_CLUSTER = ("calls", "cluster", "cluster_faults", "cluster_mdns", "discovery", "link", "netns")
+_CLUSTER += ("replication",)
 PODMAN_TESTS = (
     "tests/integration",
-    *(f"--ignore={_TESTS}{name}.py" for name in _OTHER_TESTS),
+    *(f"--ignore={_TESTS}{name}.py" for name in (*_OTHER_TESTS, *_CLUSTER)),
     f"--deselect={_TESTS}control.py::test_cancel_while_the_engine_works_leaves_nothing[60-",
     f"--deselect={_TESTS}deploy.py::test_retries_without_a_pause_to_speak_of_do_no_harm",
     f"--deselect={_TESTS}restart.py::test_killed_at_each_commit",
@@ -837,8 +841,9 @@ def steps_beside(
     What cannot be run is told in `results`.
     """
     beside: dict[str, tuple[Sequence[str], Mapping[str, str]]] = {}
-    if UNIT_TESTS in steps:
-        beside[UNIT_TESTS] = steps[UNIT_TESTS], env
+    for name in (CLUSTER_TESTS, UNIT_TESTS):
+        if name in steps:
+            beside[name] = steps[name], env
     if E2E in steps and has_compose():
         # What it needs besides it makes itself: an image of Python, where no registry has one.
         beside[E2E] = steps[E2E], {**env, "DOCKER_HOST": env["CONTAINER_MANAGER_TEST_ENGINE"]}
@@ -858,6 +863,37 @@ def steps_beside(
             own = {**env, "CONTAINER_MANAGER_TEST_ENGINE": url}
             beside[ON_PODMAN] = steps[ON_PODMAN], own
     return beside
+
+
+def run_side_by_side(
+    undo: Undo,
+    steps: Mapping[str, Sequence[str]],
+    beside: Mapping[str, tuple[Sequence[str], Mapping[str, str]]],
+    env: Mapping[str, str],
+) -> dict[str, str]:
+    """Run steps in the foreground, and from the tests on others beside them; give the verdicts."""
+    # The cluster's in a lane of their own, the others one after the other in another.
+    lanes = [
+        {name: step for name, step in beside.items() if (name == CLUSTER_TESTS) is alone}
+        for alone in (True, False)
+    ]
+    results: dict[str, str] = {}
+    asides: list[Aside] = []
+
+    def look() -> None:
+        for aside in asides:
+            aside.look()
+
+    for name, command in steps.items():
+        if name == PYTEST:
+            asides += [Aside(undo, lane) for lane in lanes]
+        print(f"\n=== {name}", flush=True)
+        began = time.monotonic()
+        results[name] = _verdict(name, call(command, env, look), began)
+    for aside in asides or [Aside(undo, lane) for lane in lanes]:
+        aside.finish()
+        results |= aside.verdicts
+    return results
 
 
 def run_steps(steps: Mapping[str, Sequence[str]]) -> int:
@@ -883,19 +919,8 @@ def run_steps(steps: Mapping[str, Sequence[str]]) -> int:
         if registry:
             env["CONTAINER_MANAGER_TEST_REGISTRY"] = registry_ready(undo, registry)
         beside = steps_beside(undo, steps, env, results)
-        aside = None
-        for name, command in steps.items():
-            if name in beside or name in results:
-                continue
-            if name == PYTEST:
-                aside = Aside(undo, beside)
-            print(f"\n=== {name}", flush=True)
-            began = time.monotonic()
-            code = call(command, env, aside.look if aside else lambda: None)
-            results[name] = _verdict(name, code, began)
-        aside = aside or Aside(undo, beside)
-        aside.finish()
-        results |= aside.verdicts
+        in_front = {n: c for n, c in steps.items() if n not in beside and n not in results}
+        results |= run_side_by_side(undo, in_front, beside, env)
     print("\nSummary", *results.values(), sep="\n  ")
     return int(any(": FAILED, " in result for result in results.values()))
 
@@ -908,12 +933,15 @@ def steps_of(command: str, extra: Sequence[str]) -> dict[str, list[str]]:
     if command == "soak":
         return {"pytest -m soak": [*pytest, "-m", "soak", "tests", *extra]}
     named = any((ROOT / argument.partition("::")[0]).exists() for argument in extra)
+    of_cluster = [f"{_TESTS}{name}.py" for name in _CLUSTER]
+    others = ["tests/integration", "tests/bench", *(f"--ignore={path}" for path in of_cluster)]
     return {
         "ruff format --check": [str(tools / "ruff"), "format", "--check", "."],
         "ruff check": [str(tools / "ruff"), "check", "."],
         "mypy": [str(tools / "mypy")],
         "lint-imports": [str(tools / "lint-imports")],
-        PYTEST: [*pytest, *([] if named else ["tests/integration", "tests/bench"]), *extra],
+        PYTEST: [*pytest, *([] if named else others), *extra],
+        **({} if named else {CLUSTER_TESTS: [*pytest, *of_cluster, *extra]}),
         **({} if named else {UNIT_TESTS: [*pytest, "tests/unit", *extra]}),
         **({} if named else {E2E: ["./e2e_test.sh"]}),
         ON_PODMAN: [*pytest, *([] if named else PODMAN_TESTS), *extra],
