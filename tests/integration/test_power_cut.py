@@ -16,6 +16,7 @@ import secrets
 import tempfile
 from bisect import bisect_left
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -26,7 +27,7 @@ import pytest
 from container_manager.errors import StorageUnavailable
 from container_manager.job import Container, Job, Phase
 from container_manager.spec import Spec
-from container_manager.store import jobs
+from container_manager.store import feeds, jobs
 from container_manager.store.database import Connection, Database
 from container_manager.store.document import document
 from container_manager.store.schema import MIGRATIONS
@@ -39,6 +40,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
 NODE = "0123456789abcdef0123456789abcdef"
+RETAIN = 7 * 86_400.0
 FILE = "jobs.sqlite"
 LATEST = "ffffffff-ffff-7fff-bfff-fffffffffff0"
 """The id of a job that sorts behind all others."""
@@ -210,14 +212,18 @@ async def live(
     chance = random.Random(f"life {seed}")
     commits = Commits()
     with Recorder(directory) as recorder:
-        for _ in range(2):
+        for run in ("1" * 16, "2" * 16):
             database = Database(directory / FILE, MIGRATIONS)
             try:
                 for name, value in pragmas.items():
                     database._writer.pragma(name, value)
                 commits.watch(database._writer)
                 clock = itertools.count(1_900_000_000_000_000, 1000).__next__
-                ledger = Ledger(database, Seal(bytes(32)), JobQueue(10**6), NODE, clock)
+                feed = database.read(partial(feeds.own_feed, node=NODE, run=run))
+                database.begin_with(partial(feeds.begin_own, feed=feed))
+                ledger = Ledger(
+                    database, Seal(bytes(32)), JobQueue(10**6), NODE, feed, clock, retain=RETAIN
+                )
                 await callers(ledger, recorder, chance).all(scale)
             finally:
                 await database.close()
