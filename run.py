@@ -679,7 +679,7 @@ def registry_ready(undo: Undo, command: str) -> str:
 
 
 PYTEST, UNIT_TESTS, ON_PODMAN = "pytest", "pytest tests/unit", "pytest on Podman"
-CLUSTER_TESTS = "pytest of the cluster"
+CLUSTER_TESTS = "pytest of the cluster and of restarts"
 E2E = "e2e_test.sh"
 # What is asked of an engine is run against Podman, too. Left out is what needs no engine, or only
 # one that is away; what tries the tests' own tools; what compares with Docker's own client; the
@@ -872,7 +872,8 @@ def run_side_by_side(
     env: Mapping[str, str],
 ) -> dict[str, str]:
     """Run steps in the foreground, and from the tests on others beside them; give the verdicts."""
-    # The cluster's in a lane of their own, the others one after the other in another.
+    # Those of the cluster and of restarts, which are the longest, in a lane of their own, the
+    # others one after the other in another.
     lanes = [
         {name: step for name, step in beside.items() if (name == CLUSTER_TESTS) is alone}
         for alone in (True, False)
@@ -933,7 +934,7 @@ def steps_of(command: str, extra: Sequence[str]) -> dict[str, list[str]]:
     if command == "soak":
         return {"pytest -m soak": [*pytest, "-m", "soak", "tests", *extra]}
     named = any((ROOT / argument.partition("::")[0]).exists() for argument in extra)
-    of_cluster = [f"{_TESTS}{name}.py" for name in _CLUSTER]
+    of_cluster = [f"{_TESTS}{name}.py" for name in (*_CLUSTER, "restart")]
     others = ["tests/integration", "tests/bench", *(f"--ignore={path}" for path in of_cluster)]
     return {
         "ruff format --check": [str(tools / "ruff"), "format", "--check", "."],
