@@ -36,6 +36,11 @@ class OwnFeed:
         self._next = seq
         self._told: list[Callable[[], None]] = []
 
+    @property
+    def run(self) -> str:
+        """The name of the run."""
+        return self.name.partition(".")[2]
+
     def next_place(self) -> Place:
         """The place of the next writing.
 
@@ -64,11 +69,6 @@ class OwnFeed:
 def feed_name(node: str, run: str) -> str:
     """The name of what one run of a node writes."""
     return f"{node}.{run}"
-
-
-def node_of(feed: str) -> str:
-    """The id of the node that writes a feed."""
-    return feed.partition(".")[0]
 
 
 def own_feed(connection: Connection, node: str, run: str) -> OwnFeed:
@@ -166,9 +166,7 @@ def merge(
         holds: up to where it is held with this part.
         now: the time in microseconds since 1970.
     """
-    if (known := _known(connection, feed)) is None:
-        meet(connection, feed)
-        known = Place(connection.last_insert_rowid(), 0)
+    known = _met(connection, feed)
     taken = []
     for entry in told:
         if entry.seq <= known.seq:
@@ -181,8 +179,7 @@ def merge(
             # It stands where it does at the sender: there it is looked for where this is all that
             # is left of it.
             home, seq = entry.home
-            meet(connection, home)
-            stands = Place(_number(connection, home), seq)
+            stands = Place(_met(connection, home).feed, seq)
             if _take_in(connection, record, stands, now):
                 taken.append(record)
             _note(connection, record, place)
@@ -224,9 +221,12 @@ def _known(connection: Connection, feed: str) -> Place | None:
     return None if row is None else Place(*row)
 
 
-def _number(connection: Connection, feed: str) -> int:
-    known = _known(connection, feed)
-    return 0 if known is None else known.feed
+def _met(connection: Connection, feed: str) -> Place:
+    """As `_known`, of a feed that is known from now on."""
+    if (known := _known(connection, feed)) is not None:
+        return known
+    meet(connection, feed)
+    return Place(connection.last_insert_rowid(), 0)
 
 
 def _home(connection: Connection, place: Place) -> tuple[str, int]:

@@ -13,7 +13,7 @@ from container_manager.record import Record
 from container_manager.store import job_records
 from container_manager.store.database import Connection
 
-JOB = "job"
+JOB = job_records.KIND
 
 
 class Place(NamedTuple):

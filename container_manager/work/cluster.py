@@ -171,10 +171,9 @@ class Cluster:
             else:
                 self.peers.strange(sighting.node, sighting.version)
 
-        run = self._feed.name.partition(".")[2]
         await Discovery(
             self._node,
-            run=run,
+            run=self._feed.run,
             version=__version__,
             cluster=self._fingerprint,
             port=self._port,
@@ -204,7 +203,7 @@ class Cluster:
     def _hello(self) -> Hello:
         return Hello(
             node=self._node,
-            run=self._feed.name.partition(".")[2],
+            run=self._feed.run,
             name=self._name,
             version=__version__,
             addresses=self._addresses(),
@@ -247,17 +246,16 @@ class Cluster:
             NodeUnreachable: it cannot be reached, or does not answer; then nobody knows whether it
                 has done what was asked.
         """
-        link = self.peers.links.get(node)
-        if link is None or link.closed.is_set():
+        if not self.peers.linked(node):
             raise NodeUnreachable(node)
         try:
-            return await self._calls.call(link, method, params, ANSWER_SECONDS)
+            return await self._calls.call(self.peers.links[node], method, params, ANSWER_SECONDS)
         except Unanswered as error:
             raise NodeUnreachable(node) from error
 
     async def ask_all(self, method: str, params: dict[str, Any], timeout: float) -> Any:
         """The first answer of any node that does not refuse; None where there is none in time."""
-        links = [link for link in self.peers.links.values() if not link.closed.is_set()]
+        links = [link for node, link in self.peers.links.items() if self.peers.linked(node)]
         asking = [
             asyncio.create_task(self._calls.call(link, method, params, timeout)) for link in links
         ]

@@ -10,11 +10,11 @@ import pytest
 
 from container_manager.cluster.secret import ClusterSecret
 from tests.bench.figures import Row, percentile
-from tests.bench.past import KEEP_ALL, NO_ENGINE, fill
+from tests.bench.past import KEEP_ALL, fill
 from tests.bench.plain import plain_client
 from tests.bench.processes import cpu_seconds
+from tests.support.cluster import NO_ENGINE, linked
 from tests.support.daemon import free_port
-from tests.support.waiting import eventually
 
 if TYPE_CHECKING:
     from tests.bench.conftest import Report
@@ -36,6 +36,7 @@ ANSWER_MS = 250.0
 """In which a node answers that is catching up."""
 PEERS = 10
 WINDOW = 30.0
+LINKED = 30.0
 CPU_SHARE = 0.01
 
 
@@ -62,26 +63,11 @@ class Members:
         )
 
 
-async def alive(node: Daemon) -> int:
-    """How many others a node is linked with."""
-    listed = await node.call("NodeService.List", {})
-    return sum(one["state"] == "alive" and not one["self"] for one in listed["nodes"])
-
-
-async def linked(*nodes: Daemon) -> None:
-    for node in nodes:
-
-        async def all_alive(node: Daemon = node) -> bool:
-            return await alive(node) >= len(nodes) - 1
-
-        await eventually(all_alive, 30)
-
-
 async def test_acknowledged_at_one_answered_at_another(daemon: MakeDaemon, report: Report) -> None:
     members = Members(daemon)
     a = await members.add("a", "--queue-size", str(2 * CREATES))
     b = await members.add("b")
-    await linked(a, b)
+    await linked(a, b, within=LINKED)
     took: list[float] = []
 
     async def some(first: int, began: float) -> None:
@@ -166,7 +152,7 @@ async def _caught_up(node: Daemon, last: str) -> tuple[float, float]:
 async def test_idle_with_ten_peers(daemon: MakeDaemon, report: Report) -> None:
     members = Members(daemon)
     nodes = [await members.add(f"n{number}") for number in range(PEERS + 1)]
-    await linked(*nodes)
+    await linked(*nodes, within=LINKED)
     assert nodes[0].process is not None
     pid = nodes[0].process.pid
     began, before = time.perf_counter(), cpu_seconds(pid)

@@ -9,6 +9,7 @@ import pytest
 import pytest_asyncio
 
 from container_manager.cluster.secret import ClusterSecret
+from tests.support.cluster import NO_ENGINE, id_of, linked, states
 from tests.support.daemon import Daemon, RpcError, free_port
 from tests.support.waiting import eventually
 
@@ -21,7 +22,6 @@ pytestmark = pytest.mark.engine
 
 SECRET = ClusterSecret.new_text()
 JOB_NOT_FOUND, NODE_UNREACHABLE = -32001, -32008
-NO_ENGINE = "unix:///nonexistent.sock"
 LINKED = 3.0
 """Seconds in which two nodes that know each other's address have a link."""
 EQUAL = 5.0
@@ -58,17 +58,6 @@ async def member(daemon: MakeDaemon, tmp_path: Path) -> MakeMember:
     return make
 
 
-async def states(node: Daemon) -> dict[str, str]:
-    """How a node says that the others stand, by their ids."""
-    listed = await node.call("NodeService.List")
-    return {one["node"]: one["state"] for one in listed["nodes"] if not one["self"]}
-
-
-async def id_of(node: Daemon) -> str:
-    listed = await node.call("NodeService.List")
-    return str(next(one["node"] for one in listed["nodes"] if one["self"]))
-
-
 async def knows(node: Daemon, job_id: str, **said: Any) -> bool:
     """Whether a node tells that of a job from what it has on its own disk."""
     listed = await node.call("ContainerService.List", {"limit": 1000})
@@ -76,23 +65,11 @@ async def knows(node: Daemon, job_id: str, **said: Any) -> bool:
     return any(all(job[name] == value for name, value in said.items()) for job in found)
 
 
-async def linked(*nodes: Daemon) -> None:
-    """Wait until each has a link with all others."""
-    ids = {await id_of(node) for node in nodes}
-
-    async def all_alive(node: Daemon) -> bool:
-        alive = {one for one, state in (await states(node)).items() if state == "alive"}
-        return ids - {await id_of(node)} <= alive
-
-    for node in nodes:
-        await eventually(lambda node=node: all_alive(node), LINKED)
-
-
 async def test_a_job_created_at_one_is_answered_by_all_with_the_same_container(
     member: MakeMember, image: str
 ) -> None:
     a, b, c = await member("a"), await member("b"), await member("c")
-    await linked(a, b, c)
+    await linked(a, b, c, within=LINKED)
     job_id = await a.create(image)
     done = await a.wait(job_id)
     assert done["status"] == "complete"
@@ -110,7 +87,7 @@ async def test_waiting_at_another_node_ends_when_the_job_does(
     member: MakeMember, image: str
 ) -> None:
     a, b = await member("a", "--settle", "0"), await member("b")
-    await linked(a, b)
+    await linked(a, b, within=LINKED)
     job_id = await a.create(image, type="batch", arguments=["sh", "-c", "echo done"])
     await eventually(lambda: knows(b, job_id), EQUAL)
     job = await b.call("ContainerService.Wait", {"job_id": job_id, "timeout": 30})
@@ -119,7 +96,7 @@ async def test_waiting_at_another_node_ends_when_the_job_does(
 
 async def test_what_a_dead_node_has_said_is_known_and_said_to_be_old(member: MakeMember) -> None:
     a, b = await member("a", wait_ready=False, docker_host=NO_ENGINE), await member("b")
-    await linked(a, b)
+    await linked(a, b, within=LINKED)
     job_id = await a.create("busybox")
     await eventually(lambda: knows(b, job_id), EQUAL)
     gone = await id_of(a)
@@ -143,7 +120,7 @@ async def test_what_a_dead_node_has_said_is_known_and_said_to_be_old(member: Mak
 async def test_what_changes_a_job_is_done_by_its_owner(member: MakeMember) -> None:
     a = await member("a", wait_ready=False, docker_host=NO_ENGINE)
     b = await member("b", wait_ready=False, docker_host=NO_ENGINE)
-    await linked(a, b)
+    await linked(a, b, within=LINKED)
     job_id = await a.create("busybox")
     await eventually(lambda: knows(b, job_id), EQUAL)
     cancelled = await b.call("ContainerService.Cancel", {"job_id": job_id})
@@ -160,7 +137,7 @@ async def test_a_job_that_has_not_come_yet_is_asked_for(member: MakeMember) -> N
     """Right after Create, which is long before any look at what is missing."""
     a = await member("a", wait_ready=False, docker_host=NO_ENGINE)
     b = await member("b", wait_ready=False, docker_host=NO_ENGINE)
-    await linked(a, b)
+    await linked(a, b, within=LINKED)
     for _ in range(50):
         job_id = await a.create("busybox")
         assert (await b.status(job_id))["status"] == "pending"
@@ -179,7 +156,7 @@ async def test_a_node_that_comes_late_is_told_what_was_before_also_by_third_node
 ) -> None:
     a = await member("a", "--queue-size", "1000", wait_ready=False, docker_host=NO_ENGINE)
     b = await member("b", wait_ready=False, docker_host=NO_ENGINE)
-    await linked(a, b)
+    await linked(a, b, within=LINKED)
     created = [await a.create("busybox") for _ in range(300)]
     await eventually(lambda: knows(b, created[-1]), EQUAL)
     await a.kill()  # from now on only b can tell of them
@@ -192,7 +169,7 @@ async def test_a_node_that_comes_late_is_told_what_was_before_also_by_third_node
 async def test_a_node_says_goodbye(member: MakeMember) -> None:
     a = await member("a", wait_ready=False, docker_host=NO_ENGINE)
     b = await member("b", wait_ready=False, docker_host=NO_ENGINE)
-    await linked(a, b)
+    await linked(a, b, within=LINKED)
     left = await id_of(b)
     assert await b.terminate() == 0
 
@@ -225,7 +202,7 @@ async def test_what_is_secret_is_in_the_clear_on_no_disk(member: MakeMember) -> 
     canary = "canary-in-the-environment"
     a = await member("a", wait_ready=False, docker_host=NO_ENGINE)
     b = await member("b", wait_ready=False, docker_host=NO_ENGINE)
-    await linked(a, b)
+    await linked(a, b, within=LINKED)
     job_id = await a.create("busybox", env={"PASSWORD": canary})
     await eventually(lambda: knows(b, job_id), EQUAL)
     for node in (a, b):
